@@ -1,0 +1,134 @@
+"""From facts to the text of the model card.  Pure: no clock, no file but the template, no network."""
+
+import re
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from jinja2 import StrictUndefined, Template
+from jinja2.sandbox import SandboxedEnvironment
+from markupsafe import Markup
+
+from finetune.card.facts import CardFacts, DatasetName, Hyperparameters, LogRow
+from finetune.card.markdown import code, fenced, inline, listing, number, one_line, table
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+
+def render(facts: CardFacts) -> str:
+    """Return the card: front matter, configuration, results, hyperparameters, samples, versions.
+
+    Blocks, order and number formats are those of the HF Trainer's card as Axolotl publishes it.  Every text
+    of ``facts`` is redacted and escaped, so that a name cannot add front matter, HTML or links.
+    """
+    return _template().render(
+        facts=facts,
+        front_matter=Markup(front_matter(facts)),  # noqa: S704 written by yaml.safe_dump
+        base_model=_base_model(facts),
+        dataset_names=[_shown_name(dataset) for dataset in facts.datasets],
+        eval_results=[(_metric_name(name), number(value)) for name, value in facts.eval_results.items()],
+        hyperparameters=hyperparameter_lines(facts.hyperparameters),
+        results_table=Markup(training_results(facts.log_history)),  # noqa: S704 numbers only
+    )
+
+
+def front_matter(facts: CardFacts) -> str:
+    """Return the YAML between the card's ``---`` lines; only hub names get in as base model and data sets."""
+    hub_datasets = [dataset.name for dataset in facts.datasets if dataset.on_hub and _HUB_NAME.fullmatch(dataset.name)]
+    has_hub_base = not facts.is_local_base and _HUB_NAME.fullmatch(facts.base_model)
+    fields: dict[str, Any] = {
+        "library_name": facts.library_name,
+        "license": facts.license and one_line(facts.license),
+        "base_model": facts.base_model if has_hub_base else None,
+        "language": [one_line(language) for language in facts.languages],
+        "tags": [one_line(tag) for tag in facts.tags],
+        "datasets": list(dict.fromkeys(hub_datasets)),
+    }
+    given = {name: value for name, value in fields.items() if value}
+    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=10_000).rstrip("\n")
+
+
+def hyperparameter_lines(values: Hyperparameters) -> list[str]:
+    """Return ``name: value`` lines in the order of the HF model card, which leaves out what has no effect."""
+    total_train, total_eval = values.total_train_batch_size, values.total_eval_batch_size
+    lines: dict[str, object] = {
+        "learning_rate": values.learning_rate,
+        "train_batch_size": values.train_batch_size,
+        "eval_batch_size": values.eval_batch_size,
+        "seed": values.seed,
+        "distributed_type": values.distributed_type,
+        "num_devices": values.num_devices if values.num_devices > 1 else None,
+        "gradient_accumulation_steps": _unless(values.gradient_accumulation_steps, 1),
+        "total_train_batch_size": _unless(total_train, values.train_batch_size),
+        "total_eval_batch_size": _unless(total_eval, values.eval_batch_size),
+        "optimizer": values.optimizer,
+        "lr_scheduler_type": values.lr_scheduler_type,
+        "lr_scheduler_warmup_ratio": values.warmup_ratio or None,
+        "lr_scheduler_warmup_steps": values.warmup_steps or None,
+        "training_steps": values.max_steps,
+        "num_epochs": values.num_epochs if values.max_steps is None else None,
+    }
+    return [f"{name}: {value}" for name, value in lines.items() if value is not None]
+
+
+def training_results(log_history: tuple[LogRow, ...] | list[LogRow]) -> str:
+    """Return a table with one row per evaluation, or an empty string where nothing was evaluated.
+
+    The training loss is the last one logged before; ``No log`` until there is one.  A second evaluation at
+    the same step, such as that of the best checkpoint after training, adds no row.
+    """
+    rows: dict[object, list[str]] = {}
+    training_loss = "No log"
+    for row in log_history:
+        if "loss" in row:
+            training_loss = number(row["loss"])
+        if "eval_loss" in row:
+            step = row["step"]
+            rows.setdefault(step, [training_loss, number(row["epoch"]), str(step), number(row["eval_loss"])])
+    if not rows:
+        return ""
+    return table(["Training Loss", "Epoch", "Step", "Validation Loss"], list(rows.values()))
+
+
+def _base_model(facts: CardFacts) -> Markup:
+    """Link a hub model; show a local one, or a name that no hub would allow, as its last path part."""
+    if facts.is_local_base or not _HUB_NAME.fullmatch(facts.base_model):
+        return code(_last_part(facts.base_model))
+    return Markup("[{0}](https://huggingface.co/{0})").format(facts.base_model)
+
+
+def _shown_name(dataset: DatasetName) -> str:
+    return dataset.name if dataset.on_hub else _last_part(dataset.name)
+
+
+def _last_part(path: str) -> str:
+    """Return a path's last part, so that no private folder is published."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def _metric_name(name: str) -> str:
+    return " ".join(word.capitalize() for word in name.removeprefix("eval_").split("_"))
+
+
+def _unless(value: int, plain: int) -> int | None:
+    return None if value == plain else value
+
+
+def _escape(value: object) -> object:
+    """Escape whatever the template prints, unless a filter has already made it safe."""
+    return value if isinstance(value, Markup) else inline(str(value))
+
+
+@cache
+def _template() -> Template:
+    environment = SandboxedEnvironment(
+        finalize=_escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": code, "fenced": fenced, "listing": listing}
+    text = resources.files("finetune.card").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    return environment.from_string(text)

@@ -1,0 +1,10 @@
+"""What is published about the run."""
+
+from finetune.config.section import Section, key
+
+
+class CardSection(Section):
+    """The model card and the hub."""
+
+    hub_model_id: str | None = key(None, affects="nothing")
+    """Name on the hub, owner/name: title of the card, and where the result is uploaded."""

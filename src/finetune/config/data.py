@@ -1,0 +1,159 @@
+"""What the model reads: data sets, prompt formats, lengths, packing."""
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from finetune.config.section import Section, key
+
+
+class PromptMapping(Section):
+    """A custom prompt format: ``type:`` given as a mapping of columns and format strings.
+
+    ``{instruction}`` and ``{input}`` stand for the role, not for the column's name; the output follows the
+    format with no separator.  The meaning is Axolotl's (``user_defined``).
+    """
+
+    system_prompt: str = key("", affects="tokens")
+    """System text used when a row has no system column."""
+    field_system: str = key("system", affects="tokens")
+    """Column of the system text."""
+    field_instruction: str = key("instruction", affects="tokens")
+    """Column that fills {instruction}; every row must have it."""
+    field_input: str = key("input", affects="tokens")
+    """Column that fills {input}; it may be absent."""
+    field_output: str = key("output", affects="tokens")
+    """Column of the answer that is trained; every row must have it."""
+    format: str = key("{instruction} {input} ", affects="tokens")
+    """Prompt for rows with an input."""
+    no_input_format: str = key("{instruction} ", affects="tokens")
+    """Prompt for rows without an input."""
+    system_format: str = key("{system}", affects="tokens")
+    """How the system text is written before the prompt."""
+    field: str | None = key(None, affects="tokens")
+    """Column of plain text, for rows that are not prompt and answer."""
+
+    @field_validator("format", "no_input_format", "system_format")
+    @classmethod
+    def _placeholders_are_known(cls, text: str) -> str:
+        """Refuse a template that names a column instead of a role, or has a stray brace."""
+        try:
+            text.format(instruction="", input="", system="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"{text!r} is not a valid format string ({error}); only {{instruction}}, {{input}} and {{system}} "
+                "are filled in, and a literal brace is written twice"
+            ) from None
+        return text
+
+
+class DatasetEntry(Section):
+    """One entry of ``datasets`` or ``test_datasets``."""
+
+    path: str = key(affects="tokens", min_length=1)
+    """Local file or folder, or the name of a data set on the hub."""
+    name: str | None = key(None, affects="tokens")
+    """Configuration (subset) of a hub data set."""
+    split: str | None = key(None, affects="tokens")
+    """Split to read; default train."""
+    data_files: str | list[str] | None = key(None, affects="tokens")
+    """File or files inside path to read."""
+    ds_type: Literal["json", "jsonl", "csv", "tsv", "parquet", "arrow", "text"] | None = key(None, affects="tokens")
+    """File format; default from the extension."""
+    revision: str | None = key(None, affects="tokens")
+    """Commit, tag or branch of a hub data set."""
+    trust_remote_code: bool = key(False, affects="tokens")
+    """Data set scripts are never run: only false is accepted."""
+    type: str | PromptMapping = key(affects="tokens")
+    """Prompt format: a name (alpaca, chat_template, …) or a mapping of columns and format strings."""
+    conversation: Literal["chatml", "llama3"] | None = key(None, affects="tokens")
+    """Turn style of type sharegpt; default chat_template."""
+    chat_template: str | None = key(None, affects="tokens")
+    """Chat template of this data set; default the top-level chat_template."""
+    chat_template_jinja: str | None = key(None, affects="tokens")
+    """Template text or file, for chat_template: jinja."""
+    field: str | None = key(None, affects="tokens")
+    """Column of the text for type completion; default text."""
+    field_messages: str | None = key(None, affects="tokens")
+    """Column of the turns; default messages, or conversations for type sharegpt."""
+    field_system: str = key("system", affects="tokens")
+    """Column of a system text outside the turns (type chat_template)."""
+    field_tools: str = key("tools", affects="tokens")
+    """Column of the tool definitions (type chat_template)."""
+    message_property_mappings: dict[str, str] | None = key(None, affects="tokens")
+    """Template's property: key in the row, such as {role: from, content: value}."""
+    message_field_role: str | None = key(None, affects="tokens")
+    """Key of a turn's role; the older way to write message_property_mappings.role."""
+    message_field_content: str | None = key(None, affects="tokens")
+    """Key of a turn's text; the older way to write message_property_mappings.content."""
+    message_field_training: str | None = key(None, affects="tokens")
+    """Key of a per-turn boolean that decides whether the turn is trained."""
+    roles: dict[str, list[str]] | None = key(None, affects="tokens")
+    """Template's role: names that rows use for it, such as {assistant: [gpt, model]}."""
+    roles_to_train: list[str] = key(lambda: ["assistant"], affects="tokens")
+    """Roles whose turns are trained."""
+    train_on_eos: Literal["all", "turn", "last", "none"] = key("turn", affects="tokens")
+    """Which end tokens are trained: of all turns, of trained turns, of the last turn, or none."""
+    train_on_eot: Literal["all", "turn", "last", "none"] | None = key(None, affects="tokens")
+    """The same for eot_tokens; default train_on_eos."""
+    drop_system_message: bool = key(False, affects="tokens")
+    """Leave out a leading system turn."""
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _no_scripts(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("data set scripts are code from a stranger and are never run; convert the data to a file")
+        return value
+
+
+class DataSection(Section):
+    """Which rows are read and how they become tokens."""
+
+    datasets: list[DatasetEntry] = key(affects="tokens", min_length=1)
+    """Training data: a list of entries with path and type."""
+    test_datasets: list[DatasetEntry] | None = key(None, affects="tokens")
+    """Validation data from its own files; excludes val_set_size."""
+    val_set_size: float = key(0.0, affects="tokens", ge=0)
+    """Validation rows taken off the end of the training data: a fraction up to 1, a count above."""
+    dataset_prepared_path: str = key("last_run_prepared", affects="nothing")
+    """Folder where tokenized data sets are kept for the next run."""
+    dataset_num_proc: int = key(1, affects="nothing", unit="processes", ge=1)
+    """Processes that tokenize."""
+    shuffle_merged_datasets: bool = key(True, affects="tokens")
+    """Shuffle rows with seed when several data sets are merged."""
+    sequence_len: int = key(512, affects="tokens", unit="tokens", ge=2)
+    """Longest sample that the model sees."""
+    min_sample_len: int = key(2, affects="tokens", unit="tokens", ge=1)
+    """Shorter samples are dropped."""
+    excess_length_strategy: Literal["drop", "truncate", "raise"] = key("drop", affects="tokens")
+    """What happens to samples longer than sequence_len."""
+    sample_packing: bool = key(False, affects="training")
+    """Put several samples in one sequence; they do not see each other."""
+    eval_sample_packing: bool = key(affects="training")
+    """The same for validation data; default sample_packing."""
+    pad_to_sequence_len: bool = key(affects="training")
+    """Pad every batch to sequence_len; default sample_packing."""
+    train_on_inputs: bool = key(False, affects="tokens")
+    """Train on the prompt too."""
+    chat_template: str | None = key(None, affects="tokens")
+    """chatml, llama3, tokenizer_default, tokenizer_default_fallback_<name>, or jinja."""
+    chat_template_jinja: str | None = key(None, affects="tokens")
+    """Template text, or a file that holds it, for chat_template: jinja."""
+    default_system_message: str | None = key(None, affects="tokens")
+    """System text inserted by type sharegpt where a row has none."""
+    eot_tokens: list[str] | None = key(None, affects="tokens")
+    """End-of-turn tokens that are trained like eos; default the eos token."""
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether any rows are held out."""
+        return bool(self.val_set_size) or bool(self.test_datasets)
+
+
+def dataset_labels(entries: list[DatasetEntry]) -> list[str]:
+    """Name data sets for people: the hub name, or the last part of a local path."""
+    return [
+        entry.path.rstrip("/").rsplit("/", 1)[-1] if entry.path.startswith(("/", ".")) else entry.path
+        for entry in entries
+    ]

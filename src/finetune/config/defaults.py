@@ -1,0 +1,36 @@
+"""Defaults that depend on other keys.  The one place where a key's value is computed from another's."""
+
+from typing import Any
+
+
+def fill_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with the dependent keys filled in.
+
+    ======================================  ==========================================================
+    micro_batch_size,                       any two give the third; what is missing else is 1
+    gradient_accumulation_steps, batch_size
+    eval_batch_size                         micro_batch_size
+    eval_sample_packing                     sample_packing
+    pad_to_sequence_len                     sample_packing (packed shapes are constant)
+    ======================================  ==========================================================
+    """
+    filled = dict(values)
+    micro, accumulation, total = (
+        _positive_int(filled.get(name)) for name in ("micro_batch_size", "gradient_accumulation_steps", "batch_size")
+    )
+    if micro is None:
+        micro = max(total // (accumulation or 1), 1) if total else 1
+    if accumulation is None:
+        accumulation = max(total // micro, 1) if total else 1
+    filled.setdefault("micro_batch_size", micro)
+    filled.setdefault("gradient_accumulation_steps", accumulation)
+    filled.setdefault("batch_size", micro * accumulation)
+    filled.setdefault("eval_batch_size", micro)
+    packing = filled.get("sample_packing") is True
+    filled.setdefault("eval_sample_packing", packing)
+    filled.setdefault("pad_to_sequence_len", packing)
+    return filled
+
+
+def _positive_int(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -1,0 +1,10 @@
+"""Rows to tokens: what is read, what the model sees, what is trained, and what was left out.
+
+The steps, and the module that owns each::
+
+    sources, rows ──▶ formats ──▶ tokenize ──▶ chunks ──▶ store ──▶ split, packing ──▶ collate
+    files, hub        segments    ids, labels   limits     Arrow     which samples      tensors
+
+``prepare.prepare`` runs them once and keeps the result (``fingerprint``, ``cache``) with its ``report``.
+Only ``collate`` imports torch.
+"""

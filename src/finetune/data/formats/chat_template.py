@@ -1,0 +1,137 @@
+"""Conversations through a chat template: rendered, tokenized once, trained by turn.
+
+The same tokens and labels as Axolotl 0.19 (``chat_template``), in time linear in the number of turns.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from finetune.config.data import DataSection, DatasetEntry
+from finetune.data.formats.row import Format, Row
+from finetune.data.formats.spans import Span, locate_turns
+from finetune.data.formats.turns import Chat, ChatReader, Turn, build_reader
+from finetune.data.render import ChatRenderer, load_chat_template
+from finetune.data.segments import Piece, Sample, Segment, TurnEnd
+from finetune.data.tokenize import Tokenizer
+from finetune.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class EndRule:
+    """Which turns' end tokens are trained."""
+
+    train_on: str
+    """all, turn (trained turns), last, or none."""
+    token_ids: frozenset[int]
+
+
+@dataclass
+class ChatTemplateFormat:
+    """Rows with a list of messages."""
+
+    read: ChatReader
+    render: ChatRenderer
+    roles_to_train: frozenset[str]
+    """Template's roles."""
+    train_on_inputs: bool
+    end_rules: tuple[EndRule, ...]
+    notes: Counter[str] = field(default_factory=Counter)
+    chunk_len: int | None = None
+
+    def __call__(self, row: Row) -> Sample:
+        """Return the conversation as one piece."""
+        chat = self.read(row)
+        ends_of_all = any(rule.train_on == "all" for rule in self.end_rules)
+        trained = {i for i, turn in enumerate(chat.turns) if self._is_trained(turn)}
+        wanted = range(len(chat.turns)) if ends_of_all else sorted(trained)
+        text, spans = self._locate(chat, wanted)
+        segments = tuple(cut_segments(text, [spans[i] for i in sorted(trained & spans.keys())]))
+        return [Piece(segments, ends=tuple(self._ends(spans, trained)))]
+
+    def _is_trained(self, turn: Turn) -> bool:
+        if turn.trained is not None:
+            return turn.trained
+        return self.train_on_inputs or turn.role in self.roles_to_train
+
+    def _locate(self, chat: Chat, wanted: "range | list[int]") -> tuple[str, dict[int, Span]]:
+        messages = [turn.message for turn in chat.turns]
+        return locate_turns(lambda turns: self.render(turns, chat.tools), messages, wanted, self.render.source)
+
+    def _ends(self, spans: Mapping[int, Span], trained: set[int]) -> "list[TurnEnd]":
+        ends = []
+        for index in sorted(spans):
+            for rule in self.end_rules:
+                if rule.train_on in ("all", "last") or (rule.train_on == "turn" and index in trained):
+                    ends.append(TurnEnd(spans[index][1], rule.token_ids, last=rule.train_on == "last"))
+        return ends
+
+
+def cut_segments(text: str, spans: list[Span]) -> list[Segment]:
+    """Cut ``text`` where spans, sorted by start, begin and end; overlapping spans become one stretch."""
+    segments = []
+    done = 0
+    for start, end in spans:
+        if start > done:
+            segments.append(Segment(text[done:start], False))
+        if end > done:
+            segments.append(Segment(text[max(start, done) : end], True))
+            done = end
+    if done < len(text):
+        segments.append(Segment(text[done:], False))
+    return segments
+
+
+def build_chat_template(entry: DatasetEntry, data: DataSection, tokenizer: Tokenizer) -> Format:
+    """Build the format for ``type: chat_template``; the entry's template comes before the top-level one."""
+    if entry.chat_template or entry.chat_template_jinja:
+        template = load_chat_template(entry.chat_template, entry.chat_template_jinja, tokenizer)
+    else:
+        template = load_chat_template(data.chat_template, data.chat_template_jinja, tokenizer)
+    reader = build_reader(entry, template)
+    chat = ChatTemplateFormat(
+        read=reader,
+        render=ChatRenderer(template, tokenizer.special_tokens_map),
+        roles_to_train=frozenset(reader.roles.get(role, role) for role in entry.roles_to_train),
+        train_on_inputs=data.train_on_inputs,
+        end_rules=tuple(dict.fromkeys(end_rules(entry, data, template, tokenizer))),
+    )
+    if not data.eot_tokens and tokenizer.eos_token and not _mentions_eos(template, tokenizer.eos_token):
+        chat.notes[
+            f"the end of a turn is not trained: eos_token {tokenizer.eos_token!r} does not occur in the chat "
+            "template; name the template's own end token in eot_tokens"
+        ] += 1
+    return chat
+
+
+def end_rules(entry: DatasetEntry, data: DataSection, template: str, tokenizer: Tokenizer) -> list[EndRule]:
+    """Return the rules for EOT and EOS.  Raises ConfigError for an eot_tokens that cannot be trained."""
+    train_on_eot = entry.train_on_eot or entry.train_on_eos
+    eos_id, eos = tokenizer.eos_token_id, tokenizer.eos_token
+    rules = [EndRule(entry.train_on_eos, frozenset() if eos_id is None else frozenset({eos_id}))]
+    tokens = data.eot_tokens if data.eot_tokens is not None else [eos] * (eos is not None)
+    if tokens == [eos]:
+        return [EndRule(train_on_eot, rules[0].token_ids), *rules]
+    if eos in tokens and train_on_eot != entry.train_on_eos:
+        raise ConfigError(
+            f"eot_tokens holds the eos_token {eos!r}, but train_on_eot is {train_on_eot} and train_on_eos is "
+            f"{entry.train_on_eos}; give both the same value, or take {eos!r} out of eot_tokens"
+        )
+    ids = frozenset(_single_id(token, template, tokenizer) for token in tokens if token is not None)
+    return [EndRule(train_on_eot, ids), *rules]
+
+
+def _mentions_eos(template: str, eos: str) -> bool:
+    return eos in template or "eos_token" in template
+
+
+def _single_id(token: str, template: str, tokenizer: Tokenizer) -> int:
+    if token not in template and not (token == tokenizer.eos_token and _mentions_eos(template, token)):
+        raise ConfigError(f"eot_tokens: {token!r} does not occur in the chat template, so it would never be trained")
+    ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ConfigError(
+            f"eot_tokens: {token!r} is {len(ids)} tokens for this tokenizer; an end token must be one. "
+            "Add it under tokens or special_tokens"
+        )
+    return int(ids[0])

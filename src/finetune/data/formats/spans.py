@@ -1,0 +1,140 @@
+"""Where each turn stands in the rendered conversation, in characters.
+
+Most templates copy a turn's text as it is.  So each text is put between two marks, private-use characters
+that occur nowhere in the row; one rendering then shows all turns at once, and it counts only if without its
+marks it equals the real rendering.  Where that fails (the template rewrites the text, or the turn has tool
+calls, whose rendering belongs to the turn), the turn is replaced by a mark, and what then differs from the
+real rendering is the turn.  Both give the spans that Axolotl 0.19 finds with its dummy messages.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from finetune.data.segments import RowError
+
+Message = Mapping[str, Any]
+Render = Callable[[Sequence[Message]], str]
+Span = tuple[int, int]
+
+FIRST_MARK = 0xF0000
+MARKS = re.compile("[\U000f0000-\U000ffffd]")
+MAX_MARKED = (0xFFFFD - FIRST_MARK) // 2
+
+
+def locate_turns(
+    render: Render, messages: Sequence[Message], wanted: Collection[int], template: str
+) -> tuple[str, dict[int, Span]]:
+    """Render ``messages`` and return the text and, for each wanted turn that shows in it, its span.
+
+    A turn whose text is empty, or that the template leaves out, has no span.
+    """
+    text = render(messages)
+    if MARKS.search(text) or any(MARKS.search(str(message)) for message in messages):
+        raise RowError("the row holds characters of Unicode's private plane 15, which are needed to find the turns")
+    plain = {i for i, message in enumerate(messages) if _is_plain(message, template)}
+    spans = _marked_spans(render, messages, plain, text) if len(messages) <= MAX_MARKED else {}
+    for index in wanted:
+        if index not in spans:
+            spans[index] = _differing_span(render, messages, index, text)
+    return text, {index: spans[index] for index in wanted if spans[index][0] < spans[index][1]}
+
+
+def _is_plain(message: Message, template: str) -> bool:
+    """Whether the turn is its text alone: it has no other property that the template mentions."""
+    others = (key for key in message if key not in ("role", "content"))
+    return isinstance(message.get("content"), str) and not any(key in template for key in others)
+
+
+def _marked_spans(render: Render, messages: Sequence[Message], plain: set[int], text: str) -> dict[int, Span]:
+    """Return the spans of the plain turns that a marked rendering shows beyond doubt."""
+    contents = {i: str(messages[i]["content"]) for i in plain}
+    spans = _try_marks(render, messages, {i: (0, len(content)) for i, content in contents.items()}, text)
+    if spans is not None:
+        return spans
+    # Templates that trim: leave the whitespace at the edges outside the marks.  A turn whose whitespace may
+    # have been kept after all, because the same characters stand beside it, is left to the slower way.
+    stripped = {i: _inner(content) for i, content in contents.items()}
+    spans = _try_marks(render, messages, stripped, text) or {}
+    return {
+        i: (start, end)
+        for i, (start, end) in spans.items()
+        if not _ends_with(text[:start], contents[i][: stripped[i][0]])
+        and not _starts_with(text[end:], contents[i][stripped[i][1] :])
+    }
+
+
+def _inner(content: str) -> Span:
+    start = len(content) - len(content.lstrip())
+    return start, max(start, len(content.rstrip()))
+
+
+def _ends_with(text: str, edge: str) -> bool:
+    return bool(edge) and text.endswith(edge)
+
+
+def _starts_with(text: str, edge: str) -> bool:
+    return bool(edge) and text.startswith(edge)
+
+
+def _try_marks(
+    render: Render, messages: Sequence[Message], inner: Mapping[int, Span], text: str
+) -> dict[int, Span] | None:
+    """Render with marks around ``content[start:stop]`` of the turns in ``inner``; None if the text changes.
+
+    A turn is in the answer when it was copied once and as it is, or (as an empty span) not at all.
+    """
+    marked_messages = [
+        {**message, "content": _marked(message["content"], i, *inner[i])} if i in inner else message
+        for i, message in enumerate(messages)
+    ]
+    try:
+        marked = render(marked_messages)
+    except RowError:
+        return None
+    if MARKS.sub("", marked) != text:
+        return None
+    found = _read_marks(marked)
+    spans = {}
+    for i, (start, stop) in inner.items():
+        places = found.get(i, [])
+        if not places:
+            spans[i] = (0, 0)
+        elif len(places) == 2 and text[places[0] : places[1]] == messages[i]["content"][start:stop]:
+            spans[i] = (places[0], places[1])
+    return spans
+
+
+def _marked(content: str, index: int, start: int, stop: int) -> str:
+    opening, closing = chr(FIRST_MARK + 2 * index), chr(FIRST_MARK + 2 * index + 1)
+    return content[:start] + opening + content[start:stop] + closing + content[stop:]
+
+
+def _read_marks(marked: str) -> dict[int, list[int]]:
+    """Return, for each turn, where its marks stand in the text without marks."""
+    found: dict[int, list[int]] = {}
+    for number, match in enumerate(MARKS.finditer(marked)):
+        found.setdefault((ord(match.group()) - FIRST_MARK) // 2, []).append(match.start() - number)
+    return found
+
+
+def _differing_span(render: Render, messages: Sequence[Message], index: int, text: str) -> Span:
+    """Return what changes in ``text`` when the turn's text becomes a mark and its other properties go."""
+    dummy = {"role": messages[index]["role"], "content": chr(FIRST_MARK)}
+    other = render([*messages[:index], dummy, *messages[index + 1 :]])
+    start = _common_prefix(text, other)
+    room = min(len(text), len(other)) - start
+    suffix = min(_common_prefix(text[::-1], other[::-1]), room)
+    return start, len(text) - suffix
+
+
+def _common_prefix(left: str, right: str) -> int:
+    """Return how many leading characters are the same, comparing slices: a loop over characters is slow."""
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,166 @@
+"""Chat templates: find one by name, compile it once, render conversations with it.
+
+The environment is the one that transformers gives to chat templates (sandboxed Jinja with
+``raise_exception``, ``tojson`` without HTML escapes, ``strftime_now``, ``{% generation %}``), so the text is
+the same as that of ``tokenizer.apply_chat_template(..., tokenize=False)``; no torch is imported.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from finetune.data.segments import RowError
+from finetune.data.tokenize import Tokenizer
+from finetune.errors import ConfigError, nearest
+
+TEMPLATES = {
+    "chatml": "chatml.jinja",
+    "llama3": "llama3.jinja",
+}
+"""Name of a chat template to its file in finetune/data/templates."""
+
+TOKENIZER_DEFAULT = "tokenizer_default"
+FALLBACK_PREFIX = "tokenizer_default_fallback_"
+JINJA = "jinja"
+
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's reasoning; transformers gives it to the template under the first two."""
+
+Message = Mapping[str, Any]
+
+
+class ChatRenderer:
+    """A compiled chat template."""
+
+    def __init__(self, template: str, special_tokens: Mapping[str, Any]) -> None:
+        """Compile ``template``; ``special_tokens`` (bos_token …) are variables in it.  Raises ConfigError."""
+        self.source = template
+        self._special_tokens = dict(special_tokens)
+        try:
+            self._template = _environment().from_string(template)
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}") from None
+
+    def __call__(self, messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
+        """Return the conversation as text, no generation prompt.  Raises RowError where the template does."""
+        try:
+            return self._template.render(
+                **self._special_tokens,
+                messages=[_with_reasoning_names(message) for message in messages],
+                tools=tools or None,
+                documents=None,
+                add_generation_prompt=False,
+            )
+        except (TemplateError, TypeError, ValueError, LookupError) as error:
+            raise RowError(f"the chat template refuses this conversation: {error}") from None
+
+
+def load_chat_template(name: str | None, jinja: str | None, tokenizer: Tokenizer) -> str:
+    """Return the text of a chat template.
+
+    ``name`` is a key of TEMPLATES, ``tokenizer_default`` (what None means, unless ``jinja`` is given),
+    ``tokenizer_default_fallback_<key>``, or ``jinja`` with the template's text or file in ``jinja``.
+    Raises ConfigError for an unknown name, a missing file, or a tokenizer that has no template.
+    """
+    if name == JINJA or (name is None and jinja is not None):
+        return _jinja_text(jinja)
+    if name is None or name == TOKENIZER_DEFAULT:
+        return _tokenizer_template(tokenizer) or _no_default()
+    if name.startswith(FALLBACK_PREFIX):
+        own = _tokenizer_template(tokenizer)
+        return own if own is not None else _named(name.removeprefix(FALLBACK_PREFIX))
+    return _named(name)
+
+
+def _named(name: str) -> str:
+    if name not in TEMPLATES:
+        known = [*TEMPLATES, TOKENIZER_DEFAULT, JINJA]
+        raise ConfigError(
+            f"chat_template {name!r} is not known; known are {', '.join(TEMPLATES)}, {TOKENIZER_DEFAULT}, "
+            f"{FALLBACK_PREFIX}<name> and {JINJA} (with chat_template_jinja).{nearest(name, known)} "
+            f"A model that comes with its own template needs only {TOKENIZER_DEFAULT}"
+        )
+    return resources.files("finetune.data").joinpath("templates", TEMPLATES[name]).read_text(encoding="utf-8")
+
+
+def _no_default() -> NoReturn:
+    raise ConfigError(
+        f"chat_template is {TOKENIZER_DEFAULT}, but the tokenizer has no chat template; "
+        f"write one of {', '.join(TEMPLATES)}, or {JINJA} with chat_template_jinja"
+    )
+
+
+def _tokenizer_template(tokenizer: Tokenizer) -> str | None:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        return template.get("default")
+    return template or None
+
+
+def _jinja_text(jinja: str | None) -> str:
+    """Return template text that is given as such or as the path of a file."""
+    if not jinja:
+        raise ConfigError("chat_template: jinja needs chat_template_jinja, the template's text or its file")
+    if "{" in jinja or "\n" in jinja:
+        return jinja
+    path = Path(jinja).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"chat_template_jinja: {jinja}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"chat_template_jinja: {jinja} is not UTF-8 text") from None
+
+
+def _with_reasoning_names(message: Message) -> Message:
+    reasoning = next((message[key] for key in REASONING_KEYS if message.get(key) is not None), None)
+    if reasoning is None:
+        return message
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+class _Generation(Extension):
+    """Accept ``{% generation %}``, with which templates mark the assistant's text; the body is kept."""
+
+    tags = {"generation"}  # noqa: RUF012 - the name and type that Jinja asks for
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body).set_lineno(lineno)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().astimezone().strftime(pattern)

@@ -1,0 +1,196 @@
+"""Token ids and labels on disk: Arrow shards that are written in a stream and read through memory maps.
+
+A folder written here is an ordinary ``datasets.load_from_disk`` folder with the columns ``input_ids`` and
+``labels`` (lists of int32) and ``length`` (int32, tokens).
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+IntArray = npt.NDArray[np.int32]
+
+SHARD_BYTES = 500 * 1024 * 1024
+SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("length", pa.int32())])
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Some samples, flat: sample ``i`` is ``[offsets[i]:offsets[i + 1]]`` of both arrays."""
+
+    input_ids: IntArray
+    labels: IntArray
+    offsets: IntArray
+    """Shape ``[num_samples + 1]``."""
+
+    @classmethod
+    def of(cls, samples: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenBatch:
+        """Build a batch from ``(input_ids, labels)`` pairs of equal length."""
+        offsets = np.zeros(len(samples) + 1, np.int32)
+        np.cumsum([len(input_ids) for input_ids, _ in samples], out=offsets[1:])
+        flat_ids = np.fromiter(chain.from_iterable(input_ids for input_ids, _ in samples), np.int32, offsets[-1])
+        flat_labels = np.fromiter(chain.from_iterable(labels for _, labels in samples), np.int32, offsets[-1])
+        return cls(flat_ids, flat_labels, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def to_arrow(self) -> Any:
+        """Return the batch as an Arrow record batch of :data:`SCHEMA`."""
+        columns = [
+            pa.ListArray.from_arrays(self.offsets, self.input_ids),
+            pa.ListArray.from_arrays(self.offsets, self.labels),
+            pa.array(np.diff(self.offsets), pa.int32()),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+class SampleWriter:
+    """Write batches into shards of ``folder``; a context manager, and memory holds one batch."""
+
+    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._shards: list[str] = []
+        self._writer: Any = None
+        self._shard_size = 0
+
+    def __enter__(self) -> SampleWriter:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, batch: TokenBatch) -> None:
+        """Append ``batch``; an empty one writes nothing."""
+        if not len(batch):
+            return
+        if self._writer is None or self._shard_size >= self._shard_bytes:
+            self._open_shard()
+        self._writer.write_batch(batch.to_arrow())
+        self._shard_size += batch.input_ids.nbytes + batch.labels.nbytes
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close_shard()
+        if kind is None:
+            self._write_bookkeeping()
+
+    def _open_shard(self) -> None:
+        self._close_shard()
+        self._shards.append(f"data-{len(self._shards):05d}.arrow")
+        self._writer = pa.ipc.new_stream(str(self._folder / self._shards[-1]), SCHEMA)
+        self._shard_size = 0
+
+    def _close_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_bookkeeping(self) -> None:
+        """Write the two files that ``datasets.load_from_disk`` reads beside the shards."""
+        int32 = {"dtype": "int32", "_type": "Value"}
+        token_list = {"feature": int32, "_type": "List"}
+        info = {"features": {"input_ids": token_list, "labels": token_list, "length": int32}}
+        state: dict[str, Any] = {
+            "_data_files": [{"filename": shard} for shard in self._shards],
+            "_fingerprint": self._folder.name,
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": None,
+        }
+        (self._folder / "dataset_info.json").write_text(json.dumps(info, indent=2))
+        (self._folder / "state.json").write_text(json.dumps(state, indent=2))
+
+
+class StoredSamples(Sequence[dict[str, IntArray]]):
+    """Samples ``start`` to ``stop`` of a prepared folder, read through memory maps.
+
+    Item ``i`` is ``{"input_ids": ..., "labels": ...}``, int32 arrays of shape ``[length]``; do not write to
+    them.  Pickles by path, so data loader workers share the pages instead of copying.
+    """
+
+    def __init__(self, folder: Path, start: int = 0, stop: int | None = None) -> None:
+        self.folder = folder
+        self._batches = [_ArrowBatch.of(batch) for batch in _read_shards(folder)]
+        ends = np.cumsum([0] + [len(batch.lengths) for batch in self._batches])
+        self._starts: list[int] = ends[:-1].tolist()
+        self.start = start
+        self.stop = int(ends[-1]) if stop is None else stop
+        if not 0 <= self.start <= self.stop <= ends[-1]:
+            raise IndexError(f"samples {self.start} to {self.stop} of {ends[-1]}")
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one sample; a negative index counts from the end, a slice is not supported."""
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        row = self.start + int(position)
+        batch = bisect_right(self._starts, row) - 1
+        input_ids, labels = self._batches[batch].sample(row - self._starts[batch])
+        return {"input_ids": input_ids, "labels": labels}
+
+    def __reduce__(self) -> tuple[type[StoredSamples], tuple[Path, int, int]]:
+        return StoredSamples, (self.folder, self.start, self.stop)
+
+    @property
+    def lengths(self) -> IntArray:
+        """Tokens of every sample, shape ``[num_samples]``."""
+        everything = [np.zeros(0, np.int32), *(batch.lengths for batch in self._batches)]
+        return np.concatenate(everything)[self.start : self.stop]
+
+    def between(self, start: int, stop: int) -> StoredSamples:
+        """Return samples ``start`` to ``stop`` of these, without copying."""
+        return StoredSamples(self.folder, self.start + start, self.start + stop)
+
+    def take(self, order: npt.NDArray[np.int64], batch_size: int = 1000) -> Iterator[TokenBatch]:
+        """Yield the samples in ``order`` as batches."""
+        for first in range(0, len(order), batch_size):
+            samples = [self[index] for index in order[first : first + batch_size].tolist()]
+            offsets = np.cumsum([0] + [len(sample["input_ids"]) for sample in samples], dtype=np.int32)
+            yield TokenBatch(
+                np.concatenate([sample["input_ids"] for sample in samples]),
+                np.concatenate([sample["labels"] for sample in samples]),
+                offsets,
+            )
+
+
+@dataclass(frozen=True)
+class _ArrowBatch:
+    """One record batch as views on its memory map."""
+
+    input_ids: IntArray
+    labels: IntArray
+    offsets: IntArray
+    lengths: IntArray
+
+    @classmethod
+    def of(cls, batch: Any) -> _ArrowBatch:
+        ids, labels, lengths = batch.columns
+        return cls(ids.values.to_numpy(), labels.values.to_numpy(), ids.offsets.to_numpy(), lengths.to_numpy())
+
+    def sample(self, index: int) -> tuple[IntArray, IntArray]:
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return self.input_ids[start:stop], self.labels[start:stop]
+
+
+def _read_shards(folder: Path) -> Iterable[Any]:
+    """Yield the record batches of the shards that ``state.json`` lists, in order."""
+    state = json.loads((folder / "state.json").read_text())
+    for shard in state["_data_files"]:
+        yield from pa.ipc.open_stream(pa.memory_map(str(folder / shard["filename"]))).read_all().to_batches()

@@ -1,0 +1,1 @@
+"""Weights ready to train: tokenizer, loading, quantization, adapters, freezing, merging."""

@@ -1,0 +1,104 @@
+"""Loading the weights, quantized or not."""
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from finetune.compat import keep_4bit_trainable_on_cpu
+from finetune.config.model import ModelSection
+from finetune.errors import ConfigError, ModelError, nearest
+from finetune.model.attention import Attention
+from finetune.model.base import BaseModelSource
+from finetune.model.precision import Precision
+
+
+def load_model(
+    model: ModelSection, base: BaseModelSource, attention: Attention, precision: Precision, dtype: torch.dtype
+) -> PreTrainedModel:
+    """Load the causal language model of ``base`` with weights in ``dtype``, or in 4 or 8 bits.
+
+    A frozen base (under an adapter) is held in the compute format.  Weights that will be trained are held in float32:
+    added to a bfloat16 weight, most updates of a small learning rate round to nothing.
+
+    Raises:
+        ModelError: weights are missing, damaged, or not of a causal language model.
+        ConfigError: ``model_type`` is not the class of this model.
+    """
+    config = _load_config(model, base)
+    if model.model_type not in (None, "AutoModelForCausalLM") and not config.to_dict().get("auto_map"):
+        _check_model_type(str(model.model_type), config.model_type)
+    config.use_cache = False
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            base.name,
+            config=config,
+            revision=base.revision,
+            trust_remote_code=model.trust_remote_code,
+            dtype=dtype,
+            attn_implementation=attention.implementation,
+            quantization_config=quantization(model, precision),
+            device_map={"": _device()},
+            use_safetensors=True,
+        )
+    except SafetensorError as error:
+        raise ModelError(
+            f"{base.name}: a weights file is damaged ({error}); copy or download the model again"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"{base.name}: the weights cannot be loaded: {lines[0]}") from error
+    keep_4bit_trainable_on_cpu(network)
+    return network
+
+
+def quantization(model: ModelSection, precision: Precision) -> BitsAndBytesConfig | None:
+    """Return how bitsandbytes holds the frozen base.
+
+    4 bits are NF4 with double quantization (Dettmers 2023, QLoRA) and products in the compute format, whatever
+    ``adapter`` is called; ``bnb_config_kwargs`` has the last word.
+    """
+    arguments: dict[str, Any] = {}
+    if model.load_in_4bit:
+        arguments = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": precision.compute_dtype,
+        }
+    elif model.load_in_8bit:
+        arguments = {"load_in_8bit": True}
+    if not arguments:
+        return None
+    try:
+        return BitsAndBytesConfig(**{**arguments, **model.bnb_config_kwargs})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"bnb_config_kwargs: {error}") from None
+
+
+def stored_dtype(model: ModelSection, base: BaseModelSource) -> torch.dtype:
+    """Return the format that the base's weights are stored in; float32 where its config.json does not say."""
+    dtype = _load_config(model, base).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _load_config(model: ModelSection, base: BaseModelSource) -> Any:
+    try:
+        return AutoConfig.from_pretrained(base.name, revision=base.revision, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"{base.name}: its config.json cannot be used: {lines[0]}") from error
+
+
+def _check_model_type(model_type: str, architecture: str) -> None:
+    expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(architecture)
+    if model_type != expected:
+        known = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()))
+        hint = "" if model_type in known else nearest(model_type, known)
+        raise ConfigError(f"model_type: {model_type} does not fit the model, whose class is {expected}.{hint}")
+
+
+def _device() -> str:
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,68 @@
+"""Which number format the arithmetic runs in."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finetune.config.training import TrainingSection
+from finetune.errors import HardwareError
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The format of matrix products.  Trained weights are float32 in all of them."""
+
+    compute_dtype: torch.dtype
+    note: str | None = None
+
+    @property
+    def bf16(self) -> bool:
+        return self.compute_dtype == torch.bfloat16
+
+    @property
+    def fp16(self) -> bool:
+        return self.compute_dtype == torch.float16
+
+    def autocast(self) -> torch.autocast:
+        """Context in which a forward pass outside the Trainer uses the same format."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.autocast(device, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+
+
+def choose_precision(training: TrainingSection) -> Precision:
+    """Resolve ``bf16``, ``fp16`` and ``tf32`` for the device at hand.
+
+    ``bf16: auto`` means bfloat16 where the device has the units for it, else float16 on CUDA (as Axolotl does) and
+    float32 on a CPU, where float16 trains badly and slowly.
+
+    Raises:
+        HardwareError: a format was asked for by name and the device lacks it.
+    """
+    cuda = torch.cuda.is_available()
+    if training.tf32 and not cuda:
+        raise HardwareError("tf32: true needs a CUDA device, and none is visible; set tf32: false")
+    if training.fp16 and training.bf16 is not True:
+        if not cuda:
+            raise HardwareError("fp16: true needs a CUDA device, and none is visible; use bf16: auto")
+        return Precision(torch.float16)
+    if training.bf16 is False:
+        return Precision(torch.float32)
+    supported = torch.cuda.is_bf16_supported() if cuda else cpu_has_bf16()
+    if training.bf16 is True:
+        if cuda and not supported:
+            raise HardwareError(f"bf16: true, but {torch.cuda.get_device_name()} has no bfloat16 units; use bf16: auto")
+        slow = None if supported else "bf16: this CPU has no bfloat16 units, so it will be slower than bf16: false"
+        return Precision(torch.bfloat16, slow)
+    if supported:
+        return Precision(torch.bfloat16)
+    return Precision(torch.float16 if cuda else torch.float32)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively (AVX512-BF16, AMX, or Arm's BF16)."""
+    if platform.system() != "Linux":
+        return False
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

@@ -1,0 +1,76 @@
+"""The tokenizer, with the tokens and the chat template that the configuration adds."""
+
+from dataclasses import dataclass
+
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+from finetune.config.model import ModelSection
+from finetune.errors import ConfigError, ModelError
+from finetune.model.base import BaseModelSource
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer and what was done to it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    added_ids: tuple[int, ...]
+    """Ids of the tokens that the base's tokenizer did not have."""
+    notes: tuple[str, ...] = ()
+
+
+def load_tokenizer(model: ModelSection, base: BaseModelSource) -> LoadedTokenizer:
+    """Load the tokenizer of ``base`` and add ``special_tokens`` and ``tokens``, in this order, as Axolotl does.
+
+    A tokenizer without a padding token pads with its end token; that is harmless, because padding is masked by
+    position and never by id.
+
+    Raises:
+        ModelError: there is no tokenizer, or it is a slow one without character offsets.
+        ConfigError: ``tokenizer_type`` names no tokenizer class.
+    """
+    tokenizer = _load(model, base)
+    size = len(tokenizer)
+    known = tokenizer.get_vocab()
+    roles = model.special_tokens.model_dump(exclude_none=True)
+    more = roles.pop("additional_special_tokens", None)
+    special = {role: AddedToken(token, rstrip=False, lstrip=False, normalized=False) for role, token in roles.items()}
+    if special:
+        tokenizer.add_special_tokens(special)
+    if more:
+        tokenizer.add_special_tokens({"additional_special_tokens": more})
+    if model.tokens:
+        tokenizer.add_tokens(
+            [AddedToken(token, rstrip=False, lstrip=False, normalized=False) for token in model.tokens]
+        )
+    added = tuple(sorted(index for token, index in tokenizer.get_vocab().items() if token not in known))
+    assert len(tokenizer) == size + len(added)
+    notes = []
+    if tokenizer.eos_token is None:
+        raise ModelError(f"{base.name}: its tokenizer has no end token; set special_tokens.eos_token")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        notes.append(f"padding: the tokenizer has no pad token, {tokenizer.eos_token} fills in (masked by position)")
+    tokenizer.padding_side = "right"
+    return LoadedTokenizer(tokenizer, added, tuple(notes))
+
+
+def _load(model: ModelSection, base: BaseModelSource) -> PreTrainedTokenizerBase:
+    loader = AutoTokenizer
+    if model.tokenizer_type not in (None, "AutoTokenizer"):
+        loader = tokenizer_class_from_name(model.tokenizer_type)
+        if loader is None:
+            raise ConfigError(
+                f"tokenizer_type: transformers has no tokenizer class {model.tokenizer_type}; use AutoTokenizer"
+            )
+    try:
+        tokenizer = loader.from_pretrained(
+            base.name, revision=base.revision, trust_remote_code=model.trust_remote_code, use_fast=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{base.name}: its tokenizer cannot be loaded: {first_line}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{base.name}: only tokenizers with a tokenizer.json (fast tokenizers) are supported")
+    return tokenizer

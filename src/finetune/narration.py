@@ -1,0 +1,84 @@
+"""What a run tells the person at the terminal, step by step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from finetune.data.prepare import PreparedData
+from finetune.data.report import render
+from finetune.model.build import Hardware, TrainableModel
+from finetune.training.cadence import Cadence
+from finetune.training.fit import FitResult
+from finetune.training.samples import SampleAnswers
+
+
+class Narrator:
+    """Says what is being done, and what was found, in plain lines and small tables."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def data(self, data: PreparedData) -> None:
+        """Say what became of the rows."""
+        self.say(f"data: {'found prepared' if data.cached else 'prepared'} in {data.path}")
+        self.say(render(data.report))
+        if data.validation_report:
+            self.say("validation data:\n" + render(data.validation_report))
+
+    def output(self, output_dir: Path, moved: Path | None, resume: Path | None) -> None:
+        """Say where results go and where the run starts from."""
+        if moved:
+            self.say(f"output_dir: the run that was there is now in {moved}")
+        if resume:
+            self.say(f"resuming from {resume}")
+        self.say(f"output: {output_dir}")
+
+    def model(self, hardware: Hardware, trainable: TrainableModel) -> None:
+        """Show what trains, in which format."""
+        for note in (hardware.precision.note, hardware.attention.note):
+            if note:
+                self.say(note)
+        compute = str(hardware.precision.compute_dtype).removeprefix("torch.")
+        self.say(f"compute: {compute}, attention {hardware.attention.implementation}")
+        self._matches(trainable)
+        table = Table("weights", "bits", "tensors", "parameters", "MB", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for group in trainable.summary.groups:
+            name = "trained" if group.trained else "frozen"
+            size = f"{group.num_bytes / 1e6:,.1f}"
+            table.add_row(name, str(group.bits), f"{group.num_tensors:,}", f"{group.num_parameters:,}", size)
+        self.console.print(table)
+        share = trainable.summary.num_trained / trainable.summary.num_parameters
+        counts = f"{trainable.summary.num_trained:,} of {trainable.summary.num_parameters:,}"
+        self.say(f"training {counts} parameters ({share:.2%})")
+
+    def steps(self, cadence: Cadence) -> None:
+        """Say how long the run is."""
+        self.say(
+            f"steps: {cadence.total_steps} ({cadence.steps_per_epoch} an epoch, {cadence.warmup_steps} of warm-up)"
+        )
+
+    def result(self, output_dir: Path, result: FitResult, samples: Sequence[SampleAnswers]) -> None:
+        """Show the change on samples, and say where everything is."""
+        for sample in samples:
+            self.say(f"\n> {sample.prompt}\n  before: {sample.before}\n  after:  {sample.after}")
+        self.say(
+            f"\ndone: {result.last_step} steps in {result.runtime_s:.0f} s; the card is {output_dir / 'README.md'}"
+        )
+
+    def _matches(self, trainable: TrainableModel) -> None:
+        if not trainable.matches:
+            return
+        table = Table("unfrozen pattern", "tensors", "parameters", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for match in trainable.matches:
+            table.add_row(match.pattern.replace("[", r"\["), f"{match.num_tensors:,}", f"{match.num_parameters:,}")
+        self.console.print(table)

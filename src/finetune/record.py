@@ -1,0 +1,155 @@
+"""What a run writes down besides its weights: the resolved configuration, the plot, samples, and the card's facts."""
+
+import importlib.metadata
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from transformers.training_args import OptimizerNames
+
+from finetune import __version__
+from finetune.card import facts as card
+from finetune.card.plot import plot_losses
+from finetune.card.redact import redact
+from finetune.card.render import render
+from finetune.config import RunConfig
+from finetune.data.report import DataReport
+from finetune.data.report import render as render_report
+from finetune.model.base import read_metadata
+from finetune.model.summary import ParameterSummary
+from finetune.preprocess import Preprocessed
+from finetune.training.cadence import Cadence
+from finetune.training.fit import FitResult
+from finetune.training.samples import SampleAnswers, write_samples
+
+_FRAMEWORKS = (
+    ("PEFT", "peft"),
+    ("Transformers", "transformers"),
+    ("Pytorch", "torch"),
+    ("Datasets", "datasets"),
+    ("Tokenizers", "tokenizers"),
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a finished run knows about itself."""
+
+    config: RunConfig
+    ready: Preprocessed
+    parameters: ParameterSummary
+    cadence: Cadence
+    result: FitResult
+    samples: Sequence[SampleAnswers]
+
+
+def write_config(config: RunConfig, data: DataReport, output_dir: Path) -> None:
+    """Write the resolved configuration and the data report, before training starts."""
+    (output_dir / "config.resolved.yml").write_text(redact(config.render()), encoding="utf-8")
+    (output_dir / "data_report.json").write_text(data.to_json(), encoding="utf-8")
+    (output_dir / "data_report.txt").write_text(render_report(data) + "\n", encoding="utf-8")
+
+
+def write_record(record: RunRecord, output_dir: Path) -> None:
+    """Write the loss plot, the samples and the model card."""
+    plotted = plot_losses(record.result.log_history, output_dir / "loss.png")
+    if record.samples:
+        write_samples(record.samples, output_dir / "samples.md")
+    facts = gather_facts(record, plot_file="loss.png" if plotted else None)
+    (output_dir / "README.md").write_text(render(facts), encoding="utf-8")
+
+
+def gather_facts(record: RunRecord, plot_file: str | None) -> card.CardFacts:
+    """Collect the facts of the card: what ran, not what was asked for."""
+    config = record.config
+    adapter = config.adapter.adapter
+    entries = config.data.datasets
+    overrides = config.source.overrides
+    metadata = read_metadata(record.ready.base)
+    return card.CardFacts(
+        title=config.card.hub_model_id or Path(config.training.output_dir).resolve().name,
+        base_model=config.model.base_model,
+        is_local_base=record.ready.base.is_local,
+        datasets=tuple(card.DatasetName(name=e.path, on_hub=not _is_local(e.path)) for e in entries),
+        library_name="peft" if adapter else "transformers",
+        license=metadata.license,
+        languages=metadata.languages,
+        yaml_text=config.source.text,
+        overrides=yaml.safe_dump(overrides, sort_keys=False, allow_unicode=True) if overrides else "",
+        finetune_version=__version__,
+        hyperparameters=_hyperparameters(config, record.cadence),
+        framework_versions=tuple(
+            (label, importlib.metadata.version(package))
+            for label, package in _FRAMEWORKS
+            if adapter or package != "peft"
+        ),
+        log_history=record.result.log_history,
+        eval_results=_final_evaluation(record),
+        tags=("finetune", "generated_from_trainer", *([str(adapter)] if adapter else [])),
+        data=_data_summary(record),
+        parameters=card.ParameterSummary(
+            total=record.parameters.num_parameters, trained=record.parameters.num_trained, method=method(config)
+        ),
+        samples=tuple(card.SampleChange(prompt=s.prompt, before=s.before, after=s.after) for s in record.samples),
+        plot_file=plot_file,
+    )
+
+
+def method(config: RunConfig) -> str:
+    """Say in words how the weights were trained."""
+    adapter, model = config.adapter, config.model
+    if adapter.adapter:
+        kind = "DoRA" if adapter.peft_use_dora else "rsLoRA" if adapter.peft_use_rslora else "LoRA"
+        held = "4-bit" if model.load_in_4bit else "8-bit" if model.load_in_8bit else "unquantized"
+        return f"{kind} adapter (r {adapter.lora_r}, alpha {adapter.lora_alpha:g}) on {held} weights"
+    return "selected weights (unfrozen_parameters)" if model.unfrozen_parameters else "all weights"
+
+
+def _is_local(path: str) -> bool:
+    return Path(path).expanduser().exists()
+
+
+def _final_evaluation(record: RunRecord) -> dict[str, float]:
+    """The loss of the weights that were saved: the best evaluation's if they were loaded, else the last one's."""
+    losses = [row["eval_loss"] for row in record.result.log_history if "eval_loss" in row]
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if not finite:
+        return {}
+    return {"loss": min(finite) if record.config.training.load_best_model_at_end else losses[-1]}
+
+
+def _hyperparameters(config: RunConfig, cadence: Cadence) -> card.Hyperparameters:
+    training = config.training
+    return card.Hyperparameters(
+        learning_rate=training.learning_rate,
+        train_batch_size=training.micro_batch_size,
+        eval_batch_size=training.eval_batch_size,
+        seed=training.seed,
+        optimizer=card.describe_optimizer(
+            f"OptimizerNames.{OptimizerNames(training.optimizer).name}",
+            (training.adam_beta1, training.adam_beta2),
+            training.adam_epsilon,
+        ),
+        lr_scheduler_type=training.lr_scheduler,
+        num_epochs=training.num_epochs,
+        max_steps=training.max_steps,
+        warmup_steps=cadence.warmup_steps,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+    )
+
+
+def _data_summary(record: RunRecord) -> card.DataSummary:
+    report, validation = record.ready.data.report, record.ready.data.validation_report
+    total = report.total
+    return card.DataSummary(
+        rows_read=total.rows_read,
+        rows_kept=total.samples_kept,
+        rows_dropped={reason: dropped.count for reason, dropped in total.dropped.items()},
+        rows_truncated=total.truncated,
+        eval_rows=validation.num_train if validation else report.num_validation,
+        num_tokens=total.total_tokens,
+        num_trained_tokens=total.trained_tokens,
+        sequence_len=record.config.data.sequence_len,
+    )

@@ -1,0 +1,1 @@
+"""The HF Trainer, wrapped thinly: arguments, cadence, callbacks, checkpoints."""

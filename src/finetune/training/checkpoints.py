@@ -1,0 +1,107 @@
+"""Finding the checkpoint to go on from, and keeping one run out of another's folder."""
+
+import json
+import re
+from pathlib import Path
+
+from finetune.config.training import TrainingSection
+from finetune.errors import CheckpointError, ConfigError
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+def find_resume(training: TrainingSection) -> Path | None:
+    """Return the checkpoint to resume from, or None for a fresh start.
+
+    Raises:
+        CheckpointError: a checkpoint was named and is missing or incomplete, or output_dir holds only broken ones.
+    """
+    if training.resume_from_checkpoint:
+        path = Path(training.resume_from_checkpoint)
+        missing = _missing(path)
+        if missing:
+            raise CheckpointError(f"resume_from_checkpoint: {path} is not a whole checkpoint ({missing})")
+        return path
+    if not training.auto_resume_from_checkpoints:
+        return None
+    found = checkpoints(Path(training.output_dir))
+    for path in reversed(found):
+        if not _missing(path):
+            return path
+    if found:
+        raise CheckpointError(
+            f"{training.output_dir}: none of {', '.join(path.name for path in found)} is whole "
+            f"({_missing(found[-1])} in the last); "
+            "move them away to start from the beginning"
+        )
+    return None
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """Return the checkpoint folders of ``output_dir`` by step, oldest first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(numbered)]
+
+
+def _missing(path: Path) -> str:
+    """Name what a checkpoint lacks; an empty string for a whole one."""
+    if not path.is_dir():
+        return "no such folder"
+    state = path / "trainer_state.json"
+    if not state.is_file():
+        return "no trainer_state.json"
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return "trainer_state.json is damaged"
+    if not any((path / name).is_file() for name in _WEIGHTS):
+        return "no weights"
+    needed = ("optimizer.pt", "scheduler.pt")
+    return next((f"no {name}" for name in needed if not (path / name).is_file()), "")
+
+
+def claim_output_dir(output_dir: Path, *, resuming: bool, replace: bool) -> Path | None:
+    """Make ``output_dir`` ready to be written, without ever deleting what is there.
+
+    A folder with another run in it is refused, or with ``replace`` moved aside.
+
+    Returns:
+        Where the old folder was moved, if it was.
+
+    Raises:
+        ConfigError: another run is in the folder, or it is no folder for a run.
+        CheckpointError: it cannot be written.
+    """
+    moved = None
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"output_dir: {output_dir} is a file; name a folder")
+    if output_dir.resolve() in (Path("/"), Path.home(), Path.cwd()):
+        raise ConfigError(f"output_dir: {output_dir} is no folder for a run; name one of its own")
+    content = sorted(entry.name for entry in output_dir.iterdir()) if output_dir.is_dir() else []
+    if content and not resuming:
+        if not replace:
+            raise ConfigError(
+                f"output_dir: {output_dir} holds another run ({', '.join(content[:5])}). Go on with it: --resume. "
+                "Move it aside and start anew: --replace. Or choose another output_dir"
+            )
+        moved = _free_name(output_dir)
+        output_dir.rename(moved)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe = output_dir / ".write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise CheckpointError(f"output_dir: {output_dir} cannot be written ({error.strerror})") from error
+    return moved
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (candidate := folder.with_name(f"{folder.name}.previous-{number}")).exists():
+        number += 1
+    return candidate

@@ -1,0 +1,47 @@
+"""The final folder: what somebody else will load."""
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune.errors import CheckpointError
+
+
+def save_final(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: torch.dtype
+) -> None:
+    """Write an adapter, or whole weights in the format of the base, with tokenizer and chat template.
+
+    Raises:
+        CheckpointError: a written tensor is empty, or the folder has no weights.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained(output_dir)
+    else:
+        model.config.use_cache = True
+        model.config.dtype = dtype
+        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        model.save_pretrained(output_dir, state_dict=weights)
+    tokenizer.save_pretrained(output_dir)
+    check_weights(output_dir)
+
+
+def check_weights(folder: Path) -> int:
+    """Read the headers of the safetensors files in ``folder`` back and return the number of tensors.
+
+    Raises:
+        CheckpointError: there are no weights, or a tensor has no elements.
+    """
+    num_tensors = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118 - a safetensors handle cannot be iterated
+                if 0 in handle.get_slice(name).get_shape():
+                    raise CheckpointError(f"{file}: tensor {name} is empty; the weights were not saved")
+                num_tensors += 1
+    if num_tensors == 0:
+        raise CheckpointError(f"{folder}: no weights were written")
+    return num_tensors

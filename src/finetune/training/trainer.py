@@ -1,0 +1,78 @@
+"""The one subclass of the HF Trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, Trainer
+
+
+class CausalTrainer(Trainer):  # type: ignore[misc]
+    """Trains like the HF Trainer and evaluates by token sums.
+
+    The Trainer's own evaluation averages the means of batches, so its loss depends on the batch size and on
+    how rows fall into batches (transformers#39241).  Here each sequence contributes its summed loss and its number of
+    trained tokens, and the quotient of the totals is the loss.
+    """
+
+    def __init__(self, *args: Any, data_collator: Any, validation_collator: Any, **kwargs: Any) -> None:
+        super().__init__(*args, data_collator=data_collator, **kwargs)
+        self.training_collator = data_collator
+        self.validation_collator = validation_collator
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Make validation batches with their own collator: they may be padded where training packs."""
+        self.data_collator = self.validation_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = self.training_collator
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """Return per-sequence loss sums and token counts, ``[batch, 2]`` float64, in the place of logits.
+
+        Batches come from :class:`finetune.data.collate.SupervisedCollator`.
+        """
+        del prediction_loss_only, ignore_keys
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("shift_labels")
+        with torch.no_grad():
+            logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+        sums = sequence_losses(logits, labels)
+        return None, sums, torch.zeros(len(sums), device=sums.device)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save without the pickled arguments: reading them back would run whatever is in them."""
+        super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+
+def sequence_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum the cross entropy of each sequence over its trained tokens.
+
+    Args:
+        logits: ``[batch, kept, vocabulary]``, any float type.
+        labels: ``[batch, kept]``, the token that each position has to predict, -100 where untrained.
+
+    Returns:
+        ``[batch, 2]`` float64: the loss sum in nats and the number of trained tokens.
+    """
+    rows = []
+    for row_logits, row_labels in zip(logits, labels, strict=True):
+        kept = row_labels != -100
+        loss = torch.nn.functional.cross_entropy(row_logits[kept].float(), row_labels[kept], reduction="sum")
+        rows.append(torch.stack([loss.double(), kept.sum().double()]))
+    return torch.stack(rows)
+
+
+def token_mean_loss(prediction: EvalPrediction) -> dict[str, float]:
+    """The ``compute_metrics`` that belongs to :meth:`CausalTrainer.prediction_step`."""
+    loss_sum, num_tokens = np.asarray(prediction.predictions, dtype=np.float64).sum(axis=0)
+    return {"loss": float(loss_sum / num_tokens) if num_tokens else float("nan")}

@@ -1,0 +1,233 @@
+"""From file to RunConfig: routing, all faults at once, notes, and the two seeds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import SHARED, WriteConfig, needs_shared
+
+from finetune.config import load_config
+from finetune.errors import ConfigError
+
+FAULTY = """\
+base_model: ./model
+learning_rte: 1e-5
+learning_rate: fast
+datasets:
+  - path: a.jsonl
+    type: alpaca
+    fild: x
+  - type: {formt: "x", format: "{context}"}
+    path: y
+bf16: maybe
+micro_batch_size: 2
+micro_batch_size: 3
+adapter: lora
+fsdp: [full_shard]
+hub_token: hf_planted
+val_set_size: -1
+"""
+
+
+def faults(path: Path, *arguments: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, list(arguments))
+    return [line.strip().replace(str(path), "c.yml") for line in str(caught.value).splitlines()[1:]]
+
+
+def test_all_faults_come_at_once_in_the_order_of_the_file_with_line_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text(FAULTY)
+
+    lines = faults(path)
+
+    assert [re.match(r"c\.yml:(\d+:\d+)", line)[1] for line in lines] == [  # type: ignore[index]
+        "2:1",
+        "3:1",
+        "7:5",
+        "8:12",
+        "8:24",
+        "10:1",
+        "12:1",
+        "13:1",
+        "14:1",
+        "15:1",
+        "16:1",
+    ]
+    assert lines[0] == (
+        "c.yml:2:1: unknown key 'learning_rte'. Did you mean 'learning_rate'? (finetune keys lists all)"
+    )
+    assert lines[1] == "c.yml:3:1: learning_rate: expected a number, found text"
+    assert lines[2].startswith(
+        "c.yml:7:5: unknown key 'datasets[0].fild'. Did you mean 'field'? Known here: path, name"
+    )
+    assert lines[4] == (
+        "c.yml:8:24: datasets[1].type.format: '{context}' is not a valid format string ('context'); only "
+        "{instruction}, {input} and {system} are filled in, and a literal brace is written twice"
+    )
+    assert lines[5] == "c.yml:10:1: bf16: expected 'auto' or true or false, found 'maybe'"
+    assert lines[10] == "c.yml:16:1: val_set_size: must be greater than or equal to 0"
+
+
+def test_the_number_of_problems_is_said_and_no_secret_is_echoed(tmp_path: Path) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text(FAULTY)
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+
+    assert str(caught.value).startswith(f"{path}: 11 problems\n")
+    assert "hf_planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": None}, "learning_rate is missing: Peak learning rate."),
+        ({"datasets": []}, "datasets: must have at least 1 item after validation, not 0"),
+        ({"datasets": "rows.jsonl"}, "datasets: expected a list, found text"),
+        ({"sequence_len": True}, "sequence_len: expected a whole number, found true"),
+        ({"sequence_len": 12.5}, "sequence_len: expected a whole number, found 12.5"),
+        ({"sample_packing": "yes please"}, "sample_packing: expected true or false, found text"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, found nan"),
+        ({"learning_rate": 3}, "learning_rate: must be less than or equal to 1"),
+        ({"optimizer": "adamw_hf"}, "found 'adamw_hf' Did you mean 'adamw_torch'?"),
+        ({"special_tokens": {"eos": "x"}}, "unknown key 'special_tokens.eos'. Did you mean 'eos_token'?"),
+        ({"my_secret": 1}, "Secrets do not belong in this file; use an environment variable."),
+        ({"load_in_4bit": True}, "load_in_4bit freezes the weights, so nothing could be trained; add adapter: lora"),
+        (
+            {"adapter": "qlora", "lora_target_linear": True},
+            "adapter: qlora needs load_in_4bit: true; use adapter: lora for an unquantized base",
+        ),
+        (
+            {"adapter": "lora"},
+            "adapter: lora needs lora_target_modules, or lora_target_linear: true for every linear module",
+        ),
+        (
+            {"load_in_4bit": True, "load_in_8bit": True, "adapter": "lora", "lora_target_linear": True},
+            "load_in_4bit and load_in_8bit exclude each other",
+        ),
+        (
+            {"adapter": "lora", "lora_target_linear": True, "unfrozen_parameters": ["norm"]},
+            "unfrozen_parameters trains the weights themselves and adapter: lora freezes them; drop one of the two",
+        ),
+        ({"unfrozen_parameters": ["(x"]}, "'(x' is not a regular expression"),
+        (
+            {"unfrozen_parameters": ["layers.3[01]"]},
+            "'layers.3[01]' ends in digits in brackets, which is one row to Axolotl and a set of characters to a",
+        ),
+        ({"warmup_steps": 1, "warmup_ratio": 0.1}, "warmup_steps and warmup_ratio exclude each other"),
+        (
+            {"batch_size": 8, "micro_batch_size": 2, "gradient_accumulation_steps": 2},
+            "batch_size 8 is not micro_batch_size 2 x gradient_accumulation_steps 2; leave one of the three out",
+        ),
+        ({"evals_per_epoch": 2}, "evals_per_epoch needs validation data; set val_set_size or test_datasets"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience needs validation data"),
+        ({"val_set_size": 1}, "val_set_size: 1 would hold out every row; give a fraction below 1 or a count above"),
+        (
+            {"val_set_size": 0.1, "test_datasets": [{"path": "x", "type": "alpaca"}]},
+            "val_set_size and test_datasets exclude each other",
+        ),
+        ({"eval_strategy": "steps", "val_set_size": 2}, "eval_strategy: steps needs eval_steps"),
+        ({"save_strategy": "epoch", "save_steps": 5}, "save_strategy: epoch excludes save_steps and saves_per_epoch"),
+        ({"save_steps": 2.5}, "save_steps: 2.5 is neither a whole number of steps nor a share below 1"),
+        ({"bf16": True, "fp16": True}, "bf16 and fp16 exclude each other"),
+        (
+            {"cosine_min_lr_ratio": 0.1, "lr_scheduler": "linear"},
+            "cosine_min_lr_ratio needs lr_scheduler: cosine, not linear",
+        ),
+        ({"sample_packing": True, "group_by_length": True}, "group_by_length has no meaning with sample_packing"),
+        ({"chat_template": "jinja"}, "chat_template: jinja and chat_template_jinja belong together"),
+        ({"trust_remote_code": True, "base_model": "a/b"}, "pin the commit that you have read with model_revision"),
+        ({"xformers_attention": True}, "xformers is not supported; use flash_attention: true or sdp_attention: true"),
+        ({"flash_attention": True, "sdp_attention": True}, "more than one attention backend is asked for"),
+        ({"wandb_name": "x"}, "wandb_name without wandb_project: nothing would be tracked"),
+        ({"metric_for_best_model": "accuracy"}, "'accuracy' is not measured during training; the metric is loss"),
+        ({"rl": "dpo"}, "'rl' is known from Axolotl and not supported, and could change the result"),
+        (
+            {"datasets": [{"path": "x", "type": "alpaca", "trust_remote_code": True}]},
+            "data set scripts are code from a stranger and are never run; convert the data to a file",
+        ),
+        (
+            {
+                "unfrozen_parameters": ["norm"],
+                "gradient_checkpointing": True,
+                "gradient_checkpointing_kwargs": {"use_reentrant": True},
+            },
+            "use_reentrant: true loses gradients where the first layers are frozen",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(
+    write_config: WriteConfig, changes: dict[str, Any], message: str
+) -> None:
+    assert message in "\n".join(faults(write_config(**changes)))
+
+
+def test_a_fault_on_the_command_line_stands_there(write_config: WriteConfig) -> None:
+    assert faults(write_config(), "--learning_rate", "fast") == [
+        "command line: --learning_rate: learning_rate: expected a number, found text"
+    ]
+
+
+def test_null_means_unset_at_every_depth(write_config: WriteConfig) -> None:
+    path = write_config()
+    path.write_text(path.read_text() + "weight_decay:\nspecial_tokens:\n  pad_token: null\ndatasets_extra: null\n")
+
+    config = load_config(path)
+
+    assert config.training.weight_decay == 0.0
+    assert config.model.special_tokens.pad_token is None
+
+
+def test_a_hint_of_axolotl_is_accepted_with_one_line(write_config: WriteConfig) -> None:
+    config = load_config(write_config(dataloader_num_workers=4))
+
+    assert len(config.source.notes) == 1
+    assert config.source.notes[0].startswith("dataloader_num_workers: known from Axolotl, has no effect here (")
+
+
+def test_a_switch_that_is_off_is_accepted_unless_axolotl_has_it_on_by_itself(write_config: WriteConfig) -> None:
+    assert load_config(write_config(relora=False)).source.notes
+    assert "peft_autocast_adapter_dtype" in faults(write_config(peft_autocast_adapter_dtype=False))[0]
+
+
+def test_a_number_in_quotes_is_a_learning_rate(write_config: WriteConfig) -> None:
+    assert load_config(write_config(learning_rate="5e-6")).training.learning_rate == 5e-6
+
+
+def test_a_bare_no_is_a_strategy_and_not_false(write_config: WriteConfig) -> None:
+    path = write_config(val_set_size=2)
+    path.write_text(path.read_text() + "eval_strategy: no\nsave_strategy: no\n")
+
+    training = load_config(path).training
+    assert (training.eval_strategy, training.save_strategy) == ("no", "no")
+
+
+def test_the_resolved_configuration_loads_again_and_is_the_same(write_config: WriteConfig, tmp_path: Path) -> None:
+    config = load_config(write_config(val_set_size=0.1, evals_per_epoch=2, special_tokens={"pad_token": "<p>"}))
+    again = tmp_path / "again.yml"
+    again.write_text(config.render())
+
+    assert load_config(again).render() == config.render()
+
+
+@needs_shared
+@pytest.mark.parametrize("seed", sorted(path.name for path in (SHARED / "seeds").glob("*.yml")) or ["absent"])
+def test_a_seed_loads_verbatim(seed: str) -> None:
+    config = load_config(SHARED / "seeds" / seed)
+
+    assert config.source.notes == []
+    assert config.distributed.deepspeed is not None
+
+
+def test_checking_a_configuration_imports_no_torch(write_config: WriteConfig) -> None:
+    code = (
+        "import sys; from finetune.config import load_config; "
+        f"load_config({str(write_config(dataloader_num_workers=1))!r}); "
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,73 @@
+"""The translation into TrainingArguments."""
+
+import torch
+from tests.training.sections import training_section
+from transformers import TrainingArguments
+
+from finetune.model.precision import Precision
+from finetune.training.arguments import build_arguments
+from finetune.training.cadence import plan_cadence
+
+
+def build(*, has_validation: bool = True, dtype: torch.dtype = torch.float32, **changes: object) -> TrainingArguments:
+    section = training_section(output_dir="/nonexistent/x", **changes)
+    cadence = plan_cadence(section, 100, has_validation=has_validation)
+    return build_arguments(section, cadence, Precision(dtype), has_validation=has_validation)
+
+
+def test_every_number_of_the_optimization_arrives() -> None:
+    arguments = build(
+        optimizer="adamw_torch",
+        learning_rate=5e-6,
+        weight_decay=0.1,
+        adam_beta1=0.8,
+        adam_beta2=0.95,
+        adam_epsilon=1e-7,
+        max_grad_norm=0.5,
+        neftune_noise_alpha=5.0,
+        seed=7,
+        warmup_steps=9,
+        micro_batch_size=3,
+        gradient_accumulation_steps=2,
+        eval_batch_size=5,
+        num_epochs=1.5,
+        save_total_limit=2,
+    )
+
+    assert (arguments.optim, arguments.learning_rate, arguments.weight_decay) == ("adamw_torch", 5e-6, 0.1)
+    assert (arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon) == (0.8, 0.95, 1e-7)
+    assert (arguments.max_grad_norm, arguments.neftune_noise_alpha, arguments.seed) == (0.5, 5.0, 7)
+    assert (arguments.warmup_steps, arguments.num_train_epochs, arguments.save_total_limit) == (9, 1.5, 2)
+    assert arguments.per_device_train_batch_size == 3
+    assert (arguments.gradient_accumulation_steps, arguments.per_device_eval_batch_size) == (2, 5)
+
+
+def test_a_minimum_learning_rate_picks_the_scheduler_that_has_one() -> None:
+    arguments = build(cosine_min_lr_ratio=0.1)
+
+    assert arguments.lr_scheduler_type == "cosine_with_min_lr"
+    assert arguments.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
+
+
+def test_gradient_checkpointing_is_not_reentrant_unless_asked() -> None:
+    assert build(gradient_checkpointing=True).gradient_checkpointing_kwargs == {"use_reentrant": False}
+    asked = build(gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})
+    assert asked.gradient_checkpointing_kwargs == {"use_reentrant": True}
+
+
+def test_nothing_is_reported_or_hidden_behind_our_back() -> None:
+    arguments = build()
+
+    assert arguments.report_to == []
+    assert arguments.logging_nan_inf_filter is False
+    assert arguments.push_to_hub is False
+
+
+def test_without_validation_data_there_is_no_evaluation_strategy() -> None:
+    assert build(has_validation=False).eval_strategy == "no"
+
+
+def test_length_grouping_uses_the_lengths_of_the_prepared_data() -> None:
+    arguments = build(group_by_length=True)
+
+    assert (arguments.train_sampling_strategy, arguments.length_column_name) == ("group_by_length", "length")

@@ -1,0 +1,65 @@
+"""Health and stopping, without a training run around them (test_train.py has those)."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from finetune.errors import HealthError, Stopped
+from finetune.training.callbacks import HealthCallback, MetricsCallback, StopCallback
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_stops_the_run(arguments: TrainingArguments, name: str, value: float) -> None:
+    state = TrainerState(global_step=7)
+
+    with pytest.raises(HealthError, match=rf"step 7: {name} is {value}\. .* Lower learning_rate"):
+        HealthCallback().on_log(arguments, state, TrainerControl(), logs={name: value})
+
+
+def test_finite_numbers_pass(arguments: TrainingArguments) -> None:
+    HealthCallback().on_log(arguments, TrainerState(), TrainerControl(), logs={"loss": 0.0, "eval_loss": 1.0})
+
+
+def test_each_logged_row_is_a_line(arguments: TrainingArguments, tmp_path: Path) -> None:
+    callback = MetricsCallback(tmp_path / "metrics.jsonl")
+    for step in (1, 2):
+        state = TrainerState(global_step=step, is_world_process_zero=True)
+        callback.on_log(arguments, state, TrainerControl(), logs={"loss": step / 2})
+
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.5), (2, 1.0)]
+
+
+def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: TrainingArguments, tmp_path: Path) -> None:
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    callback, control = StopCallback(said.append), TrainerControl()
+    callback.on_train_begin(arguments, TrainerState(), control)
+
+    signal.raise_signal(signal.SIGTERM)
+    callback.on_step_end(arguments, TrainerState(global_step=3), control)
+    assert control.should_save
+    assert control.should_training_stop
+    assert said == ["SIGTERM: saving a checkpoint at the end of this step, then stopping (once more ends at once)"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+    callback.on_train_end(arguments, TrainerState(), control)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on(arguments: TrainingArguments, tmp_path: Path) -> None:
+    callback = StopCallback(lambda _: None)
+    callback.received = signal.SIGTERM
+
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM after step 3 of 9; .*checkpoint-3 is saved\. .* --resume"):
+        callback.raise_if_stopped(3, 9, tmp_path)
+    callback.raise_if_stopped(9, 9, tmp_path)
