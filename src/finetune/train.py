@@ -27,6 +27,7 @@ from finetune.record import RunRecord, write_config, write_record
 from finetune.training.callbacks import MetricsCallback, StopCallback
 from finetune.training.checkpoints import claim_output_dir, find_resume
 from finetune.training.fit import build_batches, fit, plan
+from finetune.training.isolation import check_isolation
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
@@ -61,6 +62,8 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False) -> Path
 
     # 4. Training.
     batches = build_batches(config.data, ready.data, ready.tokenizer, flatten=hardware.attention.flatten)
+    if config.data.sample_packing or config.data.eval_sample_packing:
+        check_isolation(trainable.model, hardware, vocabulary[0], narrator.say)
     cadence = plan(config.training, batches)
     narrator.steps(cadence)
     sampler = Sampler(config.training, ready.tokenizer, hardware.precision, ready.data.validation)

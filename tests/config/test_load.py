@@ -145,6 +145,10 @@ def test_the_number_of_problems_is_said_and_no_secret_is_echoed(tmp_path: Path) 
         ({"xformers_attention": True}, "xformers is not supported; use flash_attention: true or sdp_attention: true"),
         ({"flash_attention": True, "sdp_attention": True}, "more than one attention backend is asked for"),
         ({"wandb_name": "x"}, "wandb_name without wandb_project: nothing would be tracked"),
+        (
+            {"load_best_model_at_end": True, "save_strategy": "no", "val_set_size": 2},
+            "save_strategy: no leaves load_best_model_at_end without weights to load",
+        ),
         ({"metric_for_best_model": "accuracy"}, "'accuracy' is not measured during training; the metric is loss"),
         ({"rl": "dpo"}, "'rl' is known from Axolotl and not supported, and could change the result"),
         (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from finetune.config.names import CHAT_TEMPLATES
 from finetune.data.render import TEMPLATES, ChatRenderer, load_chat_template
 from finetune.data.segments import RowError
 from finetune.errors import ConfigError
@@ -87,16 +88,18 @@ def test_a_template_is_given_as_text_or_as_a_file(
     assert load_chat_template(name, str(path), tokenizer) == "{{ messages }}\n"
 
 
+def test_the_configuration_knows_the_same_templates() -> None:
+    assert tuple(TEMPLATES) == CHAT_TEMPLATES
+
+
 @pytest.mark.parametrize(
     ("name", "jinja", "message"),
     [
-        ("chatlm", None, "chat_template 'chatlm' is not known; known are chatml, llama3, tokenizer_default,"),
-        ("tokenizer_default_fallback_x", None, "chat_template 'x' is not known"),
         ("tokenizer_default", None, "chat_template is tokenizer_default, but the tokenizer has no chat template"),
         ("jinja", None, "chat_template: jinja needs chat_template_jinja, the template's text or its file"),
         ("jinja", "no/such.jinja", "chat_template_jinja: no/such.jinja: No such file or directory"),
     ],
-    ids=["unknown", "unknown fallback", "no default", "no text", "no file"],
+    ids=["no default", "no text", "no file"],
 )
 def test_a_template_that_cannot_be_found_is_refused(
     name: str, jinja: str | None, message: str, tokenizer: PreTrainedTokenizerFast
@@ -104,11 +107,6 @@ def test_a_template_that_cannot_be_found_is_refused(
     with pytest.raises(ConfigError) as error:
         load_chat_template(name, jinja, tokenizer)
     assert str(error.value).startswith(message)
-
-
-def test_the_nearest_template_is_named(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'chatml'"):
-        load_chat_template("chatlm", None, tokenizer)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -118,6 +118,16 @@ def test_training_goes_on_from_a_given_adapter(tiny_llama: Path, tmp_path: Path)
     assert all(parameter.requires_grad and torch.all(parameter == 0.5) for parameter in values)
 
 
+def test_keys_that_differ_from_the_given_adapter_are_refused(
+    tiny_llama: Path, model: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    add_adapter(model, section(lora_r=4), [], quantized=False).save_pretrained(tmp_path / "adapter")
+    more = AdapterSection(adapter="lora", lora_model_dir=str(tmp_path / "adapter"), lora_r=8, lora_alpha=16.0)
+
+    with pytest.raises(ConfigError, match="lora_r is 4, not 8; leave these keys out"):
+        add_adapter(LlamaForCausalLM.from_pretrained(tiny_llama), more, [], quantized=False)
+
+
 def test_a_folder_without_an_adapter_is_refused(model: LlamaForCausalLM, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no adapter_config\.json \(no such folder\)"):
         load_adapter(model, str(tmp_path / "none"), trainable=False)

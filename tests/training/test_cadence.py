@@ -60,6 +60,13 @@ def test_evaluations_and_checkpoints_fall_on_whole_steps(
     assert sorted(cadence.save_at) == saves
 
 
+def test_the_best_weights_can_only_come_back_if_each_evaluation_is_saved() -> None:
+    section = training_section(num_epochs=2.0, eval_steps=4, save_steps=9, load_best_model_at_end=True)
+    cadence = plan_cadence(section, num_batches=10, has_validation=True)
+
+    assert sorted(cadence.save_at) == [4, 8, 9, 12, 16, 18, 20]
+
+
 def test_without_validation_data_nothing_is_evaluated() -> None:
     assert plan_cadence(training_section(), 10, has_validation=False).eval_at == frozenset()
 

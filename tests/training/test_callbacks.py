@@ -39,6 +39,15 @@ def test_each_logged_row_is_a_line(arguments: TrainingArguments, tmp_path: Path)
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.5), (2, 1.0)]
 
 
+def test_a_resumed_run_writes_no_step_twice(arguments: TrainingArguments, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3, 4)))
+
+    MetricsCallback(path).on_train_begin(arguments, TrainerState(global_step=2), TrainerControl())
+
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
 def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: TrainingArguments, tmp_path: Path) -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from finetune.config.names import check_chat_template, check_prompt_format
 from finetune.config.section import Section, key
 
 
@@ -99,6 +100,20 @@ class DatasetEntry(Section):
     drop_system_message: bool = key(False, affects="tokens")
     """Leave out a leading system turn."""
 
+    @field_validator("type")
+    @classmethod
+    def _format_is_known(cls, value: str | PromptMapping) -> str | PromptMapping:
+        if isinstance(value, str):
+            check_prompt_format(value)
+        return value
+
+    @field_validator("chat_template")
+    @classmethod
+    def _template_is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            check_chat_template(name)
+        return name
+
     @field_validator("trust_remote_code")
     @classmethod
     def _no_scripts(cls, value: bool) -> bool:
@@ -145,15 +160,14 @@ class DataSection(Section):
     eot_tokens: list[str] | None = key(None, affects="tokens")
     """End-of-turn tokens that are trained like eos; default the eos token."""
 
+    @field_validator("chat_template")
+    @classmethod
+    def _template_is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            check_chat_template(name)
+        return name
+
     @property
     def has_validation(self) -> bool:
         """Whether any rows are held out."""
         return bool(self.val_set_size) or bool(self.test_datasets)
-
-
-def dataset_labels(entries: list[DatasetEntry]) -> list[str]:
-    """Name data sets for people: the hub name, or the last part of a local path."""
-    return [
-        entry.path.rstrip("/").rsplit("/", 1)[-1] if entry.path.startswith(("/", ".")) else entry.path
-        for entry in entries
-    ]

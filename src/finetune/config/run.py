@@ -117,6 +117,8 @@ def _validation_contradictions(config: RunConfig) -> Iterator[Fault]:
         }
         for name in [name for name, value in wanted.items() if value]:
             yield Fault((name,), f"{name} needs validation data; set val_set_size or test_datasets")
+    elif training.load_best_model_at_end and training.save_strategy == "no":
+        yield Fault(("save_strategy",), "save_strategy: no leaves load_best_model_at_end without weights to load")
     elif training.eval_strategy == "no" and (training.early_stopping_patience or training.load_best_model_at_end):
         yield Fault(
             ("eval_strategy",), "eval_strategy: no leaves early stopping and the best model without evaluations"

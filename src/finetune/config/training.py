@@ -113,7 +113,7 @@ class TrainingSection(Section):
     early_stopping_patience: int | None = key(None, affects="training", unit="evaluations", ge=1)
     """Stop after this many evaluations without a new best."""
     load_best_model_at_end: bool = key(False, affects="training")
-    """Finish with the weights of the best saved evaluation instead of the last step."""
+    """Finish with the weights of the best evaluation instead of the last step; each evaluation is saved for it."""
     metric_for_best_model: str = key("loss", affects="training")
     """Evaluation metric that best means; only loss is measured during training."""
     resume_from_checkpoint: str | None = key(None, affects="nothing")

@@ -17,19 +17,16 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from finetune.config.names import FALLBACK_PREFIX, JINJA, TOKENIZER_DEFAULT
 from finetune.data.segments import RowError
 from finetune.data.tokenize import Tokenizer
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError
 
 TEMPLATES = {
     "chatml": "chatml.jinja",
     "llama3": "llama3.jinja",
 }
-"""Name of a chat template to its file in finetune/data/templates."""
-
-TOKENIZER_DEFAULT = "tokenizer_default"
-FALLBACK_PREFIX = "tokenizer_default_fallback_"
-JINJA = "jinja"
+"""Name of a chat template to its file in finetune/data/templates; finetune.config.names has the names too."""
 
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 """Names of a message's reasoning; transformers gives it to the template under the first two."""
@@ -68,7 +65,8 @@ def load_chat_template(name: str | None, jinja: str | None, tokenizer: Tokenizer
 
     ``name`` is a key of TEMPLATES, ``tokenizer_default`` (what None means, unless ``jinja`` is given),
     ``tokenizer_default_fallback_<key>``, or ``jinja`` with the template's text or file in ``jinja``.
-    Raises ConfigError for an unknown name, a missing file, or a tokenizer that has no template.
+    Raises ConfigError for a missing file, or a tokenizer that has no template.  That the name is known was checked
+    when the configuration was read.
     """
     if name == JINJA or (name is None and jinja is not None):
         return _jinja_text(jinja)
@@ -81,13 +79,6 @@ def load_chat_template(name: str | None, jinja: str | None, tokenizer: Tokenizer
 
 
 def _named(name: str) -> str:
-    if name not in TEMPLATES:
-        known = [*TEMPLATES, TOKENIZER_DEFAULT, JINJA]
-        raise ConfigError(
-            f"chat_template {name!r} is not known; known are {', '.join(TEMPLATES)}, {TOKENIZER_DEFAULT}, "
-            f"{FALLBACK_PREFIX}<name> and {JINJA} (with chat_template_jinja).{nearest(name, known)} "
-            f"A model that comes with its own template needs only {TOKENIZER_DEFAULT}"
-        )
     return resources.files("finetune.data").joinpath("templates", TEMPLATES[name]).read_text(encoding="utf-8")
 
 

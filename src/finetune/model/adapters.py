@@ -29,7 +29,9 @@ def add_adapter(
     if quantized:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if adapter.lora_model_dir:
-        return load_adapter(model, adapter.lora_model_dir, trainable=True)
+        loaded = load_adapter(model, adapter.lora_model_dir, trainable=True)
+        _refuse_other_shape(adapter, loaded)
+        return loaded
     targets = _targets(model, adapter)
     arguments: dict[str, Any] = {}
     if added_ids and not _saves_embeddings(model, adapter):
@@ -49,6 +51,22 @@ def add_adapter(
             **arguments,
         ),
     )
+
+
+def _refuse_other_shape(adapter: AdapterSection, loaded: PeftModel) -> None:
+    """Refuse keys that say something else than the adapter that training goes on from."""
+    saved = loaded.peft_config["default"]
+    pairs = {
+        "lora_r": (adapter.lora_r, saved.r),
+        "lora_alpha": (adapter.lora_alpha, saved.lora_alpha),
+        "lora_dropout": (adapter.lora_dropout, saved.lora_dropout),
+        "peft_use_dora": (adapter.peft_use_dora, saved.use_dora),
+        "peft_use_rslora": (adapter.peft_use_rslora, saved.use_rslora),
+    }
+    given = adapter.model_fields_set
+    wrong = [f"{name} is {old}, not {new}" for name, (new, old) in pairs.items() if name in given and new != old]
+    if wrong:
+        raise ConfigError(f"lora_model_dir: in {adapter.lora_model_dir} {', '.join(wrong)}; leave these keys out")
 
 
 def load_adapter(model: PreTrainedModel, folder: str, *, trainable: bool) -> PeftModel:

@@ -24,18 +24,21 @@ def plan_cadence(training: TrainingSection, num_batches: int, *, has_validation:
     ``num_batches`` is the number of micro-batches of one epoch on one device.  The last, shorter accumulation group
     of an epoch is a step too.  ``evals_per_epoch`` is Axolotl's: the run is cut into ``evals_per_epoch x num_epochs``
     equal parts, rounded up, with one more evaluation after step 1.  Without any such key a validation set is
-    evaluated at the end of each epoch.
+    evaluated at the end of each epoch.  For ``load_best_model_at_end`` each evaluation is saved too: weights that were
+    not saved cannot come back.
     """
     steps_per_epoch = max(math.ceil(num_batches / training.gradient_accumulation_steps), 1)
     total = training.max_steps or math.ceil(training.num_epochs * steps_per_epoch)
     epoch_ends = {min(step, total) for step in range(steps_per_epoch, total + steps_per_epoch, steps_per_epoch)}
+    evals = _eval_steps(training, total, epoch_ends) if has_validation else set()
+    saves = _save_steps(training, total, epoch_ends)
     return Cadence(
         total_steps=total,
         steps_per_epoch=steps_per_epoch,
         warmup_steps=_warmup(training, total),
         logging_steps=training.logging_steps or max(min(int(0.005 * total), 10), 1),
-        eval_at=frozenset(_eval_steps(training, total, epoch_ends)) if has_validation else frozenset(),
-        save_at=frozenset(_save_steps(training, total, epoch_ends)),
+        eval_at=frozenset(evals),
+        save_at=frozenset(saves | evals if training.load_best_model_at_end and saves else saves),
     )
 
 

@@ -38,6 +38,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Drop the rows of steps that a resumed run takes again."""
+        if self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            self.path.write_text("".join(kept), encoding="utf-8")
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:

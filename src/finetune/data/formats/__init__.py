@@ -5,14 +5,12 @@ from finetune.data.formats.applicable import refuse_unused_keys
 from finetune.data.formats.chat_template import build_chat_template
 from finetune.data.formats.completion import build_completion
 from finetune.data.formats.custom import load_custom
-from finetune.data.formats.foreign import FOREIGN
 from finetune.data.formats.input_output import build_segments
 from finetune.data.formats.instruction import build_mapping, build_preset
 from finetune.data.formats.presets import PRESETS
 from finetune.data.formats.row import Builder, Format, Row
 from finetune.data.formats.sharegpt import build_sharegpt
 from finetune.data.tokenize import Tokenizer
-from finetune.errors import ConfigError, nearest
 
 __all__ = ["FORMATS", "Format", "Row", "resolve_format"]
 
@@ -23,14 +21,14 @@ FORMATS: dict[str, Builder] = {
     "input_output": build_segments,
     "sharegpt": build_sharegpt,
 }
-"""Value of ``type:`` to the function that builds the format."""
+"""Value of ``type:`` to the function that builds the format; the names stand in finetune.config.names too."""
 
 
 def resolve_format(entry: DatasetEntry, data: DataSection, tokenizer: Tokenizer) -> Format:
     """Return the format of a data set's entry.
 
-    Raises ConfigError for an unknown type (naming the known ones), for a type of Axolotl that is not here
-    (with what to use instead), and for a key of the entry that the format does not use.
+    Raises ConfigError for a key of the entry that the format does not use, and for a function of the user's
+    that cannot be imported.  That the type is known was checked when the configuration was read.
     """
     if isinstance(entry.type, PromptMapping):
         refuse_unused_keys(entry, "mapping")
@@ -38,13 +36,5 @@ def resolve_format(entry: DatasetEntry, data: DataSection, tokenizer: Tokenizer)
     if entry.type in FORMATS:
         refuse_unused_keys(entry, entry.type)
         return FORMATS[entry.type](entry, data, tokenizer)
-    base = entry.type.replace(":", ".").split(".", 1)[0]
-    if base in FOREIGN:
-        raise ConfigError(f"type: {entry.type} of Axolotl is not supported; instead: {FOREIGN[base]}")
-    if ":" in entry.type and base not in FORMATS:
-        refuse_unused_keys(entry, "custom")
-        return load_custom(entry.type)
-    raise ConfigError(
-        f"type: {entry.type} is not a known format; known are {', '.join(FORMATS)}, "
-        f"a mapping of columns, or your own package.module:function.{nearest(entry.type, FORMATS)}"
-    )
+    refuse_unused_keys(entry, "custom")
+    return load_custom(entry.type)
