@@ -1,7 +1,6 @@
 """The whole story on a tiny model: what it learns, what it leaves, how it stops and goes on."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,18 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from rich.console import Console
 from safetensors.torch import load_file
+from tests.story import LORA, PACKED, UNFROZEN, metrics, train, write_run
 from tests.tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.config import load_config
 from finetune.errors import ConfigError, DataError, LaunchError
-from finetune.narration import Narrator
-from finetune.train import refuse_several_processes, run
-
-FACTS = [("Norway", "Oslo"), ("France", "Paris"), ("Japan", "Tokyo"), ("Peru", "Lima"), ("Kenya", "Nairobi")]
+from finetune.train import refuse_several_processes
 
 
 @pytest.fixture(scope="module")
@@ -36,50 +31,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def config_file(tmp_path: Path, model_dir: Path) -> Path:
-    rows = [
-        {"instruction": f"Capital of {country}, {n}?", "output": f"{city}."}
-        for n in range(8)
-        for country, city in FACTS
-    ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    values = {
-        "base_model": str(model_dir),
-        "datasets": [
-            {
-                "path": str(tmp_path / "rows.jsonl"),
-                "type": {"format": "{instruction} ", "no_input_format": "{instruction} "},
-            }
-        ],
-        "dataset_prepared_path": str(tmp_path / "prepared"),
-        "val_set_size": 8,
-        "sequence_len": 128,
-        "micro_batch_size": 4,
-        "learning_rate": 0.01,
-        "num_epochs": 2,
-        "warmup_steps": 1,
-        "logging_steps": 1,
-        "bf16": False,
-        "evals_per_epoch": 2,
-        "output_dir": str(tmp_path / "out"),
-    }
-    path = tmp_path / "config.yml"
-    path.write_text("# the user's own comment\n" + yaml.safe_dump(values, sort_keys=False))
-    return path
-
-
-LORA = ["--adapter=lora", "--lora_target_linear=true", "--lora_r=4"]
-UNFROZEN = ["--unfrozen_parameters=[mlp, '^model.embed_tokens.weight$[5:]']"]
-PACKED = ["--sample_packing=true", "--micro_batch_size=1", "--num_epochs=5"]
-
-
-def train(config_file: Path, *changes: str, replace: bool = False) -> Path:
-    with Path(os.devnull).open("w") as nowhere:
-        return run(load_config(config_file, list(changes)), Narrator(Console(file=nowhere)), replace=replace)
-
-
-def metrics(folder: Path, name: str) -> list[float]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row[name] for row in rows if name in row]
+    return write_run(tmp_path, model_dir)
 
 
 METHODS = {
@@ -167,53 +119,6 @@ def test_the_card_says_what_ran(config_file: Path) -> None:
     assert (out / "samples.md").read_text().count("**After**") == 2
 
 
-@pytest.mark.parametrize("changes", [LORA, [*UNFROZEN, *PACKED]], ids=["lora", "unfrozen packed"])
-def test_a_resumed_run_ends_with_the_same_weights(config_file: Path, changes: list[str]) -> None:
-    dropout = ["--lora_dropout=0.1"] if changes == LORA else []
-    whole = train(
-        config_file,
-        *changes,
-        *dropout,
-        "--save_steps=3",
-        "--save_total_limit=50",
-        "--output_dir",
-        str(config_file.parent / "whole"),
-    )
-    resumed = train(
-        config_file,
-        *changes,
-        *dropout,
-        "--save_steps=3",
-        f"--resume_from_checkpoint={whole / 'checkpoint-3'}",
-        "--output_dir",
-        str(config_file.parent / "resumed"),
-    )
-
-    name = "adapter_model.safetensors" if changes == LORA else "model.safetensors"
-    first, second = load_file(whole / name), load_file(resumed / name)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert metrics(resumed, "loss") == metrics(whole, "loss")[3:]
-
-
-def test_the_best_weights_come_back_and_patience_ends_the_run(config_file: Path) -> None:
-    out = train(
-        config_file,
-        *LORA,
-        "--learning_rate=0.5",
-        "--num_epochs=6",
-        "--evals_per_epoch=null",
-        "--eval_steps=2",
-        "--save_steps=2",
-        "--early_stopping_patience=2",
-        "--load_best_model_at_end=true",
-        "--lr_scheduler=constant",
-    )
-
-    losses = metrics(out, "eval_loss")
-    assert len(losses) < 24
-    assert f"- Loss: {min(losses):.4f}" in (out / "README.md").read_text()
-
-
 def test_a_second_run_is_refused_and_replace_keeps_the_first(config_file: Path) -> None:
     out = train(config_file, *LORA, "--max_steps=1")
 
@@ -231,10 +136,12 @@ def test_several_processes_and_deepspeed_are_refused(config_file: Path, monkeypa
         refuse_several_processes(load_config(config_file))
 
 
-def test_data_without_an_answer_column_is_refused_before_anything_is_written(config_file: Path, tmp_path: Path) -> None:
+def test_data_without_an_answer_column_is_refused_before_anything_but_the_lock_is_written(
+    config_file: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1.*(output|answer)"):
         train(config_file, "--datasets[0].type.field_output=answer")
-    assert not (tmp_path / "out").exists()
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def start(config_file: Path, *changes: str) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from finetune.data.prepare import PreparedData
 from finetune.data.report import render
-from finetune.model.build import Hardware, TrainableModel
+from finetune.model.build import TrainableModel
 from finetune.training.cadence import Cadence
 from finetune.training.fit import FitResult
 from finetune.training.samples import SampleAnswers
@@ -23,6 +23,11 @@ class Narrator:
     def say(self, text: str) -> None:
         """Print one line."""
         self.console.print(text, highlight=False, markup=False)
+
+    def note(self, text: str | None) -> None:
+        """Print one line, if there is one to print."""
+        if text:
+            self.say(text)
 
     def data(self, data: PreparedData) -> None:
         """Say what became of the rows."""
@@ -39,11 +44,11 @@ class Narrator:
             self.say(f"resuming from {resume}")
         self.say(f"output: {output_dir}")
 
-    def model(self, hardware: Hardware, trainable: TrainableModel) -> None:
+    def model(self, trainable: TrainableModel) -> None:
         """Show what trains, in which format."""
-        for note in (hardware.precision.note, hardware.attention.note):
-            if note:
-                self.say(note)
+        hardware = trainable.hardware
+        self.note(hardware.precision.note)
+        self.note(hardware.attention.note)
         compute = str(hardware.precision.compute_dtype).removeprefix("torch.")
         self.say(f"compute: {compute}, attention {hardware.attention.implementation}")
         self._matches(trainable)
@@ -61,6 +66,8 @@ class Narrator:
 
     def steps(self, cadence: Cadence) -> None:
         """Say how long the run is."""
+        if cadence.warmup_steps >= cadence.total_steps:
+            self.say("WARNING warm-up is as long as the run: the learning rate never reaches its peak")
         self.say(
             f"steps: {cadence.total_steps} ({cadence.steps_per_epoch} an epoch, {cadence.warmup_steps} of warm-up)"
         )

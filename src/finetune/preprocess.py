@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config import RunConfig
+from finetune.config.data import DataSection
 from finetune.data.prepare import PreparedData, prepare
 from finetune.data.render import load_chat_template
 from finetune.model.base import BaseModelSource, find_base
-from finetune.model.tokenizer import load_tokenizer
+from finetune.model.tokenizer import LoadedTokenizer, load_tokenizer
 
 Say = Callable[[str], None]
 
@@ -19,9 +20,13 @@ class Preprocessed:
     """What training needs before any weights are loaded."""
 
     base: BaseModelSource
-    tokenizer: PreTrainedTokenizerBase
-    added_ids: tuple[int, ...]
+    loaded: LoadedTokenizer
     data: PreparedData
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer with its added tokens and chat template."""
+        return self.loaded.tokenizer
 
 
 def preprocess(config: RunConfig, say: Say) -> Preprocessed:
@@ -40,4 +45,18 @@ def preprocess(config: RunConfig, say: Say) -> Preprocessed:
     data = prepare(config.data, tokenizer, seed=config.training.seed)
     for note in (*config.source.notes, *loaded.notes, *data.notes):
         say(note)
-    return Preprocessed(base, tokenizer, loaded.added_ids, data)
+    if _template_is_not_trained(config.data):
+        say(
+            f"WARNING chat_template: {config.data.chat_template} is saved with the tokenizer, but the data is not "
+            "written in it: the model will be asked in another format than it was trained on"
+        )
+    return Preprocessed(base, loaded, data)
+
+
+def _template_is_not_trained(data: DataSection) -> bool:
+    """Whether a chat template is set that no data set is rendered with."""
+    renders = [
+        entry.type == "chat_template" or (entry.type == "sharegpt" and entry.conversation in (None, data.chat_template))
+        for entry in data.datasets
+    ]
+    return data.chat_template not in (None, "tokenizer_default") and not any(renders)

@@ -1,5 +1,6 @@
 """Uploading the result to the hub, last of all: a failure here loses nothing."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -27,11 +28,16 @@ def publish(card: CardSection, output_dir: Path, say: Callable[[str], None]) -> 
         return
     command = upload_command(card.hub_model_id, output_dir)
     done = subprocess.run(
-        [sys.executable, "-m", "huggingface_hub.cli.hf", *command], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "huggingface_hub.cli.hf", *command],
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 0:
         say(f"published: {card.hub_model_id}")
         return
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in lines if "HF_DEBUG" not in line]
     reason = lines[-1] if lines else f"exit code {done.returncode}"
     say(f"NOT published ({reason}). The result is whole; retry: hf {shlex.join(command)}")

@@ -1,12 +1,12 @@
 """What a run writes down besides its weights: the resolved configuration, the plot, samples, and the card's facts."""
 
 import importlib.metadata
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from peft import PeftModel
 from transformers.training_args import OptimizerNames
 
 from finetune import __version__
@@ -15,15 +15,18 @@ from finetune.card.plot import plot_losses
 from finetune.card.redact import redact
 from finetune.card.render import render
 from finetune.config import RunConfig
+from finetune.config.changes import changed_keys
 from finetune.data.report import DataReport
 from finetune.data.report import render as render_report
+from finetune.errors import ConfigError
 from finetune.model.base import read_metadata
-from finetune.model.summary import ParameterSummary
+from finetune.model.build import TrainableModel
 from finetune.preprocess import Preprocessed
 from finetune.training.cadence import Cadence
 from finetune.training.fit import FitResult
 from finetune.training.samples import SampleAnswers, write_samples
 
+RESOLVED = "config.resolved.yml"
 _FRAMEWORKS = (
     ("PEFT", "peft"),
     ("Transformers", "transformers"),
@@ -39,7 +42,7 @@ class RunRecord:
 
     config: RunConfig
     ready: Preprocessed
-    parameters: ParameterSummary
+    trainable: TrainableModel
     cadence: Cadence
     result: FitResult
     samples: Sequence[SampleAnswers]
@@ -47,9 +50,27 @@ class RunRecord:
 
 def write_config(config: RunConfig, data: DataReport, output_dir: Path) -> None:
     """Write the resolved configuration and the data report, before training starts."""
-    (output_dir / "config.resolved.yml").write_text(redact(config.render()), encoding="utf-8")
-    (output_dir / "data_report.json").write_text(data.to_json(), encoding="utf-8")
-    (output_dir / "data_report.txt").write_text(render_report(data) + "\n", encoding="utf-8")
+    (output_dir / RESOLVED).write_text(redact(config.render()), encoding="utf-8")
+    (output_dir / "data_report.json").write_text(redact(data.to_json()), encoding="utf-8")
+    (output_dir / "data_report.txt").write_text(redact(render_report(data)) + "\n", encoding="utf-8")
+
+
+def refuse_changed_config(config: RunConfig, resume: Path) -> None:
+    """Compare with the configuration that the checkpoint's run was started with.
+
+    Raises:
+        ConfigError: a key that changes the result differs; optimizer and schedule would go on as before.
+    """
+    path = resume.parent / RESOLVED
+    if not path.is_file():
+        return
+    changed = changed_keys(path.read_text(encoding="utf-8"), redact(config.render()))
+    if changed:
+        raise ConfigError(
+            f"{resume} belongs to a run with other values ({path}), and what is saved goes on with them:\n  "
+            + "\n  ".join(changed)
+            + "\nTake these changes back, or start anew with --replace or another output_dir"
+        )
 
 
 def write_record(record: RunRecord, output_dir: Path) -> None:
@@ -86,38 +107,32 @@ def gather_facts(record: RunRecord, plot_file: str | None) -> card.CardFacts:
             if adapter or package != "peft"
         ),
         log_history=record.result.log_history,
-        eval_results=_final_evaluation(record),
+        eval_results={} if record.result.eval_loss is None else {"loss": record.result.eval_loss},
         tags=("finetune", "generated_from_trainer", *([str(adapter)] if adapter else [])),
         data=_data_summary(record),
         parameters=card.ParameterSummary(
-            total=record.parameters.num_parameters, trained=record.parameters.num_trained, method=method(config)
+            total=record.trainable.summary.num_parameters,
+            trained=record.trainable.summary.num_trained,
+            method=method(record.trainable, config),
         ),
         samples=tuple(card.SampleChange(prompt=s.prompt, before=s.before, after=s.after) for s in record.samples),
         plot_file=plot_file,
     )
 
 
-def method(config: RunConfig) -> str:
-    """Say in words how the weights were trained."""
-    adapter, model = config.adapter, config.model
-    if adapter.adapter:
-        kind = "DoRA" if adapter.peft_use_dora else "rsLoRA" if adapter.peft_use_rslora else "LoRA"
-        held = "4-bit" if model.load_in_4bit else "8-bit" if model.load_in_8bit else "unquantized"
-        return f"{kind} adapter (r {adapter.lora_r}, alpha {adapter.lora_alpha:g}) on {held} weights"
-    return "selected weights (unfrozen_parameters)" if model.unfrozen_parameters else "all weights"
+def method(trainable: TrainableModel, config: RunConfig) -> str:
+    """Say in words how the weights were trained, from the model itself."""
+    if isinstance(trainable.model, PeftModel):
+        lora = trainable.model.peft_config["default"]
+        kind = "DoRA" if lora.use_dora else "rsLoRA" if lora.use_rslora else "LoRA"
+        bits = min(group.bits for group in trainable.summary.groups if not group.trained)
+        held = f"{bits}-bit" if bits <= 8 else "unquantized"
+        return f"{kind} adapter (r {lora.r}, alpha {lora.lora_alpha:g}) on {held} weights"
+    return "selected weights (unfrozen_parameters)" if config.model.unfrozen_parameters else "all weights"
 
 
 def _is_local(path: str) -> bool:
     return Path(path).expanduser().exists()
-
-
-def _final_evaluation(record: RunRecord) -> dict[str, float]:
-    """The loss of the weights that were saved: the best evaluation's if they were loaded, else the last one's."""
-    losses = [row["eval_loss"] for row in record.result.log_history if "eval_loss" in row]
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if not finite:
-        return {}
-    return {"loss": min(finite) if record.config.training.load_best_model_at_end else losses[-1]}
 
 
 def _hyperparameters(config: RunConfig, cadence: Cadence) -> card.Hyperparameters:

@@ -88,12 +88,13 @@ def test_a_recursive_alias_is_refused() -> None:
             r"c\.yml:2:1: not valid YAML: found character '\\t' that cannot start any token \(YAML indents",
         ),
         (b"a: [1, 2\n", r"c\.yml:2:1: not valid YAML"),
+        (b"a: \x00\n", r"c\.yml: not valid YAML: special characters are not allowed \(character 3\)"),
         (b"", r"c\.yml: is empty; the least it needs is base_model, datasets and learning_rate"),
         (b"- a\n", r"c\.yml:1: expected 'key: value' lines at the top level"),
         (b"a: caf\xe9\n", r"c\.yml:1: not UTF-8 \(byte 6\); save the file as UTF-8"),
         (b"a: 1\n---\nb: 2\n", r"c\.yml:2:1: not valid YAML: but found another document"),
     ],
-    ids=["tab", "open bracket", "empty", "list", "latin-1", "two documents"],
+    ids=["tab", "open bracket", "NUL", "empty", "list", "latin-1", "two documents"],
 )
 def test_a_file_that_is_not_a_configuration_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "c.yml"

@@ -43,7 +43,7 @@ def test_no_known_format_is_on_the_list_of_foreign_ones() -> None:
     "name", ["chatml", "llama3", "tokenizer_default", "tokenizer_default_fallback_chatml", "jinja"]
 )
 def test_a_known_template_is_accepted(name: str) -> None:
-    check_chat_template(name)
+    assert check_chat_template(name) == name
 
 
 @pytest.mark.parametrize("name", ["chatlm", "tokenizer_default_fallback_x"])

@@ -28,6 +28,12 @@ def test_a_word_that_belongs_to_no_key_is_refused() -> None:
         parse_overrides(["stray"])
 
 
+@pytest.mark.parametrize("words", [["--output_dir", ""], ["--output_dir="], ["--=3"]])
+def test_an_empty_shell_variable_is_not_a_default(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"has no (value|key); null unsets a key"):
+        parse_overrides(words)
+
+
 def test_a_key_inside_a_list_is_reached_by_index() -> None:
     for name in ("datasets[0].path", "datasets.0.path"):
         document = parse_document("datasets:\n  - path: a\n    type: alpaca\n", "c.yml")

@@ -130,8 +130,8 @@ def test_a_fault_met_in_a_process_keeps_its_place(
 def test_an_unknown_format_is_refused_before_a_process_starts(
     tokenizer: PreTrainedTokenizerFast, make_data: Any, many_rows: list[LocatedRow]
 ) -> None:
-    data = make_data("x", type="alpacca", dataset_num_proc=2)
-    with pytest.raises(ConfigError, match="alpacca is not a known format"):
+    data = make_data("x", type="no_such_module:rows", dataset_num_proc=2)
+    with pytest.raises(ConfigError, match="cannot import no_such_module"):
         list(encode_rows(many_rows, data.datasets[0], data, tokenizer))
 
 

@@ -122,9 +122,9 @@ def test_keys_that_differ_from_the_given_adapter_are_refused(
     tiny_llama: Path, model: LlamaForCausalLM, tmp_path: Path
 ) -> None:
     add_adapter(model, section(lora_r=4), [], quantized=False).save_pretrained(tmp_path / "adapter")
-    more = AdapterSection(adapter="lora", lora_model_dir=str(tmp_path / "adapter"), lora_r=8, lora_alpha=16.0)
+    more = AdapterSection(adapter="lora", lora_model_dir=str(tmp_path / "adapter"), lora_r=16, lora_alpha=16.0)
 
-    with pytest.raises(ConfigError, match="lora_r is 4, not 8; leave these keys out"):
+    with pytest.raises(ConfigError, match="lora_r is 4, not 16; leave these keys out"):
         add_adapter(LlamaForCausalLM.from_pretrained(tiny_llama), more, [], quantized=False)
 
 

@@ -6,12 +6,13 @@ import torch
 from finetune.config.model import ModelSection
 from finetune.errors import HardwareError
 from finetune.model.attention import choose_attention
+from finetune.model.precision import Precision
 
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
 
 
 def choose(**changes: object) -> tuple[str, bool, str | None]:
-    attention = choose_attention(ModelSection(base_model="x", **changes))
+    attention = choose_attention(ModelSection(base_model="x", **changes), Precision(torch.bfloat16))
     return attention.implementation, attention.flatten, attention.note
 
 
@@ -38,7 +39,10 @@ def test_a_backend_that_is_here_is_taken(changes: dict[str, object], name: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attn_implementation": "flash_attention_2"}, "flash_attention_2 is not available here; install flash-attn"),
+        (
+            {"attn_implementation": "flash_attention_2"},
+            r"flash_attention_2 is not available here \(there is no CUDA device\); install flash-attn",
+        ),
         ({"flex_attention": True}, "flex attention has no backward pass on a CPU; use sdp_attention: true"),
     ],
 )

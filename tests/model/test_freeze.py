@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from finetune.config import load_config
 from finetune.errors import ConfigError, HealthError
 from finetune.model.freeze import FrozenRows, cast_frozen, unfreeze
+from finetune.model.stored import StoredFormat
 from finetune.model.summary import summarize_parameters
 
 
@@ -108,11 +109,13 @@ def test_a_tensor_taken_whole_and_in_part_is_taken_whole(model: LlamaForCausalLM
     assert unfreeze(model, ["embed_tokens[:3]", "embed_tokens"]).ranges == ()
 
 
-def test_only_frozen_weights_change_their_format(model: LlamaForCausalLM) -> None:
+def test_frozen_weights_are_held_in_their_stored_format(model: LlamaForCausalLM) -> None:
     unfreeze(model, ["model.norm"])
-    cast_frozen(model, torch.bfloat16)
+    names = {name: torch.float32 for name, _ in model.named_parameters() if "layernorm" in name}
+    cast_frozen(model, StoredFormat(torch.bfloat16, names))
 
-    assert {name for name, p in model.named_parameters() if p.dtype == torch.float32} == {"model.norm.weight"}
+    wide = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.float32}
+    assert wide == {"model.norm.weight", *names}
 
 
 @needs_shared

@@ -20,7 +20,7 @@ FP32 = Precision(torch.float32)
 
 def load(folder: Path, **changes: object) -> PreTrainedModel:
     section = ModelSection(base_model=str(folder), **changes)
-    return load_model(section, find_base(section), choose_attention(section), FP32, torch.float32)
+    return load_model(section, find_base(section), choose_attention(section, FP32), FP32, torch.float32)[0]
 
 
 def test_four_bits_are_nf4_and_double_quantized(tiny_llama: Path) -> None:

@@ -49,7 +49,6 @@ TESTED_ELSEWHERE = {
         "preprocess.py",
         "record.py",
         "model/build.py",
-        "training/fit.py",
         "training/progress.py",
     ),
 }

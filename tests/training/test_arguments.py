@@ -65,9 +65,3 @@ def test_nothing_is_reported_or_hidden_behind_our_back() -> None:
 
 def test_without_validation_data_there_is_no_evaluation_strategy() -> None:
     assert build(has_validation=False).eval_strategy == "no"
-
-
-def test_length_grouping_uses_the_lengths_of_the_prepared_data() -> None:
-    arguments = build(group_by_length=True)
-
-    assert (arguments.train_sampling_strategy, arguments.length_column_name) == ("group_by_length", "length")

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import HealthError, Stopped
@@ -16,17 +17,31 @@ def arguments(tmp_path: Path) -> TrainingArguments:
     return TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
 
 
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_not_finite_stops_the_run(arguments: TrainingArguments, name: str, value: float) -> None:
-    state = TrainerState(global_step=7)
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(
+    arguments: TrainingArguments, value: float
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    model.weight.grad = torch.tensor([[1.0, value], [0.0, 0.0]])
 
-    with pytest.raises(HealthError, match=rf"step 7: {name} is {value}\. .* Lower learning_rate"):
-        HealthCallback().on_log(arguments, state, TrainerControl(), logs={name: value})
+    with pytest.raises(HealthError, match=r"step 8: the gradient norm is (nan|inf); the step was not taken"):
+        HealthCallback().on_pre_optimizer_step(arguments, TrainerState(global_step=7), TrainerControl(), model=model)
 
 
-def test_finite_numbers_pass(arguments: TrainingArguments) -> None:
-    HealthCallback().on_log(arguments, TrainerState(), TrainerControl(), logs={"loss": 0.0, "eval_loss": 1.0})
+def test_a_finite_gradient_passes_and_float16_leaves_overflows_to_its_scaler(arguments: TrainingArguments) -> None:
+    model = torch.nn.Linear(2, 2)
+    model.weight.grad = torch.ones(2, 2)
+    HealthCallback().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
+    model.weight.grad = torch.full((2, 2), float("inf"))
+    arguments.fp16 = True
+    HealthCallback().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
+
+
+def test_a_validation_loss_that_is_not_finite_is_said(arguments: TrainingArguments) -> None:
+    with pytest.raises(HealthError, match="step 5: the validation loss is nan; the weights are damaged"):
+        HealthCallback().on_evaluate(
+            arguments, TrainerState(global_step=5), TrainerControl(), metrics={"eval_loss": float("nan")}
+        )
 
 
 def test_each_logged_row_is_a_line(arguments: TrainingArguments, tmp_path: Path) -> None:
@@ -51,17 +66,18 @@ def test_a_resumed_run_writes_no_step_twice(arguments: TrainingArguments, tmp_pa
 def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: TrainingArguments, tmp_path: Path) -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
-    callback, control = StopCallback(said.append), TrainerControl()
-    callback.on_train_begin(arguments, TrainerState(), control)
+    control = TrainerControl()
+    with StopCallback(said.append) as callback:
+        signal.raise_signal(signal.SIGTERM)
+        callback.on_step_end(arguments, TrainerState(global_step=3), control)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
-    signal.raise_signal(signal.SIGTERM)
-    callback.on_step_end(arguments, TrainerState(global_step=3), control)
     assert control.should_save
     assert control.should_training_stop
-    assert said == ["SIGTERM: saving a checkpoint at the end of this step, then stopping (once more ends at once)"]
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGTERM)
-    callback.on_train_end(arguments, TrainerState(), control)
+    assert said == [
+        "SIGTERM: saving a checkpoint after this step (or evaluation), then stopping; once more ends at once"
+    ]
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -1,12 +1,12 @@
-"""Which checkpoint a run goes on from, and whose folder it may write."""
+"""Which checkpoint a run goes on from."""
 
 from pathlib import Path
 
 import pytest
 from tests.training.sections import training_section
 
-from finetune.errors import CheckpointError, ConfigError
-from finetune.training.checkpoints import claim_output_dir, find_resume
+from finetune.errors import CheckpointError
+from finetune.training.checkpoints import find_resume
 
 WHOLE = {"trainer_state.json": "{}", "model.safetensors": "x", "optimizer.pt": "x", "scheduler.pt": "x"}
 
@@ -65,47 +65,3 @@ def test_only_broken_checkpoints_are_never_a_silent_start_from_zero(tmp_path: Pa
         CheckpointError, match=r"none of checkpoint-3 is whole .* move them away to start from the beginning"
     ):
         find(tmp_path, auto_resume_from_checkpoints=True)
-
-
-def test_another_run_in_the_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
-    old = checkpoint(tmp_path / "out", 3)
-
-    with pytest.raises(
-        ConfigError, match=r"holds another run \(checkpoint-3\)\. Go on with it: --resume\. Move it aside"
-    ):
-        claim_output_dir(tmp_path / "out", resuming=False, replace=False)
-    assert (old / "model.safetensors").read_text() == "x"
-
-
-def test_replace_moves_the_old_run_aside_and_never_over_another(tmp_path: Path) -> None:
-    for number in (1, 2):
-        checkpoint(tmp_path / "out", number)
-        moved = claim_output_dir(tmp_path / "out", resuming=False, replace=True)
-
-        assert moved == tmp_path / f"out.previous-{number}"
-        assert (moved / f"checkpoint-{number}" / "model.safetensors").read_text() == "x"
-        assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_resumed_run_keeps_its_folder(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path / "out", 1)
-
-    assert claim_output_dir(tmp_path / "out", resuming=True, replace=False) is None
-    assert path.is_dir()
-
-
-def test_a_file_and_a_working_folder_are_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ConfigError, match="is a file; name a folder"):
-        claim_output_dir(tmp_path / "file", resuming=False, replace=False)
-    with pytest.raises(ConfigError, match="is no folder for a run; name one of its own"):
-        claim_output_dir(Path(), resuming=False, replace=True)
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(CheckpointError, match=r"output_dir: .*/file/out cannot be written \(Not a directory\)"):
-        claim_output_dir(tmp_path / "file" / "out", resuming=False, replace=False)

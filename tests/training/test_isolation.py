@@ -4,15 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import BitsAndBytesConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
-from finetune.errors import HardwareError
+from finetune.errors import ModelError
 from finetune.model.attention import Attention
-from finetune.model.build import Hardware
+from finetune.model.build import Hardware, TrainableModel
 from finetune.model.precision import Precision
+from finetune.model.stored import StoredFormat
+from finetune.model.summary import summarize_parameters
 from finetune.training.isolation import check_isolation
 
-HARDWARE = Hardware(Precision(torch.float32), Attention("sdpa", flatten=False))
+
+def trainable(model: torch.nn.Module) -> TrainableModel:
+    hardware = Hardware(Precision(torch.float32), Attention("sdpa", flatten=False))
+    stored = StoredFormat(torch.float32, {})
+    return TrainableModel(model, hardware, summarize_parameters(model), (), None, stored)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -20,7 +26,7 @@ def test_attention_with_restarting_positions_is_isolated(tiny_llama: Path, atten
     said: list[str] = []
     model = LlamaForCausalLM.from_pretrained(tiny_llama, attn_implementation=attention)
 
-    check_isolation(model, HARDWARE, 200, said.append)
+    check_isolation(trainable(model), 200, said.append)
 
     assert said[0].startswith("packing: samples are isolated on this model")
     assert model.training is False
@@ -37,13 +43,20 @@ class IgnoresPositions(LlamaForCausalLM):
 def test_a_model_that_ignores_positions_is_refused(tiny_llama: Path) -> None:
     model = IgnoresPositions.from_pretrained(tiny_llama)
 
-    with pytest.raises(HardwareError, match=r"packed samples see each other .* Set sample_packing: false"):
-        check_isolation(model, HARDWARE, 200, print)
+    with pytest.raises(ModelError, match=r"packed samples see each other .* Set sample_packing: false"):
+        check_isolation(trainable(model), 200, print)
 
 
 def test_a_model_with_a_running_state_is_refused() -> None:
     torch.manual_seed(0)
     model = MambaForCausalLM(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4))
 
-    with pytest.raises(HardwareError, match="packed samples see each other"):
-        check_isolation(model, HARDWARE, 50, print)
+    with pytest.raises(ModelError, match="packed samples see each other"):
+        check_isolation(trainable(model), 50, print)
+
+
+def test_8_bit_products_that_share_a_scale_are_no_leak(tiny_llama: Path) -> None:
+    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.5)
+    model = LlamaForCausalLM.from_pretrained(tiny_llama, quantization_config=quantization, device_map={"": "cpu"})
+
+    check_isolation(trainable(model), 200, print)

@@ -3,6 +3,7 @@
 import click
 
 from finetune.cli.options import config_command
+from finetune.errors import ConfigError
 
 
 @config_command("train")
@@ -13,6 +14,8 @@ def command(config: str, overrides: tuple[str, ...], resume: bool, replace: bool
     """Train a model as CONFIG (a YAML file) says."""
     from finetune.config import load_config
 
+    if resume and replace:
+        raise ConfigError("command line: --resume goes on with the run in output_dir, and --replace moves it aside")
     switches = [*(["--auto_resume_from_checkpoints=true"] if resume else []), *(["--debug=true"] if debug else [])]
     run_config = load_config(config, [*overrides, *switches])
 

@@ -1,11 +1,13 @@
 """What the model reads: data sets, prompt formats, lengths, packing."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from finetune.config.names import check_chat_template, check_prompt_format
 from finetune.config.section import Section, key
+
+ChatTemplate = Annotated[str, AfterValidator(check_chat_template)]
 
 
 class PromptMapping(Section):
@@ -69,7 +71,7 @@ class DatasetEntry(Section):
     """Prompt format: a name (alpaca, chat_template, …) or a mapping of columns and format strings."""
     conversation: Literal["chatml", "llama3"] | None = key(None, affects="tokens")
     """Turn style of type sharegpt; default chat_template."""
-    chat_template: str | None = key(None, affects="tokens")
+    chat_template: ChatTemplate | None = key(None, affects="tokens")
     """Chat template of this data set; default the top-level chat_template."""
     chat_template_jinja: str | None = key(None, affects="tokens")
     """Template text or file, for chat_template: jinja."""
@@ -106,13 +108,6 @@ class DatasetEntry(Section):
         if isinstance(value, str):
             check_prompt_format(value)
         return value
-
-    @field_validator("chat_template")
-    @classmethod
-    def _template_is_known(cls, name: str | None) -> str | None:
-        if name is not None:
-            check_chat_template(name)
-        return name
 
     @field_validator("trust_remote_code")
     @classmethod
@@ -151,21 +146,32 @@ class DataSection(Section):
     """Pad every batch to sequence_len; default sample_packing."""
     train_on_inputs: bool = key(False, affects="tokens")
     """Train on the prompt too."""
-    chat_template: str | None = key(None, affects="tokens")
+    chat_template: ChatTemplate | None = key(None, affects="tokens")
     """chatml, llama3, tokenizer_default, tokenizer_default_fallback_<name>, or jinja."""
     chat_template_jinja: str | None = key(None, affects="tokens")
     """Template text, or a file that holds it, for chat_template: jinja."""
     default_system_message: str | None = key(None, affects="tokens")
     """System text inserted by type sharegpt where a row has none."""
     eot_tokens: list[str] | None = key(None, affects="tokens")
-    """End-of-turn tokens that are trained like eos; default the eos token."""
+    """End-of-turn tokens that type chat_template trains by train_on_eot; default the eos token."""
 
-    @field_validator("chat_template")
+    @model_validator(mode="after")
+    def _keys_of_one_format_have_it(self) -> "DataSection":
+        types = {entry.type for entry in (*self.datasets, *(self.test_datasets or ())) if isinstance(entry.type, str)}
+        for name, value, reader in (
+            ("default_system_message", self.default_system_message, "sharegpt"),
+            ("eot_tokens", self.eot_tokens, "chat_template"),
+        ):
+            if value is not None and reader not in types:
+                raise ValueError(f"{name} is read by type: {reader} alone, and no data set here is of it; take it out")
+        return self
+
+    @field_validator("val_set_size")
     @classmethod
-    def _template_is_known(cls, name: str | None) -> str | None:
-        if name is not None:
-            check_chat_template(name)
-        return name
+    def _a_count_is_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value} is neither a share below 1 nor a whole number of rows")
+        return value
 
     @property
     def has_validation(self) -> bool:

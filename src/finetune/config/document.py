@@ -132,7 +132,10 @@ def parse_value(text: str) -> Any:
 
 
 def _compose(text: str, file: str) -> yaml.Node | None:
-    loader = _Resolver(text)
+    try:
+        loader = _Resolver(text)
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error.reason} (character {error.position})") from None
     try:
         return loader.get_single_node()
     except yaml.MarkedYAMLError as error:

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune.config.complaints import complaints
+from finetune.config.contradictions import contradictions
 from finetune.config.defaults import fill_defaults
 from finetune.config.document import Document, Fault, read_document
 from finetune.config.foreign import foreign_keys
 from finetune.config.overrides import apply_overrides, parse_overrides
-from finetune.config.run import OWNERS, SECTIONS, RunConfig, Source, contradictions
+from finetune.config.run import OWNERS, SECTIONS, RunConfig, Source
 from finetune.config.section import Section
 from finetune.errors import ConfigError, nearest
 

@@ -86,14 +86,14 @@ def check_prompt_format(name: str) -> None:
     )
 
 
-def check_chat_template(name: str) -> None:
-    """Accept a template's name, ``tokenizer_default`` with or without a fallback, or ``jinja``.
+def check_chat_template(name: str) -> str:
+    """Return ``name`` if it is a template's, ``tokenizer_default`` with or without a fallback, or ``jinja``.
 
     Raises:
         ValueError: naming the known ones.
     """
     if name in (*CHAT_TEMPLATES, TOKENIZER_DEFAULT, JINJA) or name.removeprefix(FALLBACK_PREFIX) in CHAT_TEMPLATES:
-        return
+        return name
     known = [*CHAT_TEMPLATES, TOKENIZER_DEFAULT, JINJA]
     raise ValueError(
         f"chat_template {name!r} is not known; known are {', '.join(CHAT_TEMPLATES)}, {TOKENIZER_DEFAULT}, "

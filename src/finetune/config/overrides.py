@@ -30,6 +30,8 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
                 position += 1
         else:
             raise ConfigError(f"command line: {word!r} belongs to no key; write --key value or key=value")
+        if not name.strip("-") or not text:
+            raise ConfigError(f"command line: {word!r} has no {'value' if name else 'key'}; null unsets a key")
         overrides[_normal_name(name)] = parse_value(text)
     return overrides
 

@@ -20,6 +20,19 @@ class Section(BaseModel):
         allow_inf_nan=False,
     )
 
+    def changed_keys(self) -> list[str]:
+        """Return the keys whose value is not their default.
+
+        A key that says its default asks for nothing: Axolotl files carry such keys, and a resolved configuration
+        has them all.
+        """
+        fields = type(self).model_fields
+        return [
+            name
+            for name, value in self
+            if value != fields[name].get_default(call_default_factory=True, validated_data={})
+        ]
+
 
 def key(default: Any = ..., *, affects: Affects, unit: str | None = None, **bounds: Any) -> Any:
     """Declare one YAML key.

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from finetune.config.section import Section, key
+from finetune.errors import nearest
 
 Optimizer = Literal[
     "adamw_torch",
@@ -34,6 +35,11 @@ Scheduler = Literal[
     "constant_with_warmup",
     "inverse_sqrt",
 ]
+ADAM_KEYS = ("adam_beta1", "adam_beta2", "adam_epsilon")
+"""Keys of the moments of Adam and its kin."""
+_WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
+_CHECKPOINT_ARGUMENTS = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop")
+"""Arguments of torch.utils.checkpoint that are not code; a reentrant one takes the first two only."""
 
 
 class TrainingSection(Section):
@@ -41,7 +47,7 @@ class TrainingSection(Section):
 
     output_dir: str = key("model-out", affects="nothing", min_length=1)
     """Folder for weights, checkpoints, metrics and the card."""
-    seed: int = key(42, affects="training", ge=0)
+    seed: int = key(42, affects="training", ge=0, le=2**32 - 1)
     """Seed of shuffling, initialisation and dropout."""
     micro_batch_size: int = key(affects="training", unit="samples per device and step", ge=1)
     """Samples (packed: sequences) in one forward pass; default 1, or batch_size / gradient_accumulation_steps."""
@@ -67,17 +73,17 @@ class TrainingSection(Section):
     cosine_min_lr_ratio: float | None = key(None, affects="training", ge=0, lt=1)
     """Let the cosine end at this share of the peak instead of 0."""
     warmup_steps: int | None = key(None, affects="training", unit="optimizer steps", ge=0)
-    """Steps of linear warm-up; default 3 % of the run, at most 100."""
+    """Steps of linear warm-up; default 3 % of the run, at most 100 (lr_scheduler: constant has none)."""
     warmup_ratio: float | None = key(None, affects="training", ge=0, le=1)
     """Warm-up as a share of the run; excludes warmup_steps."""
     weight_decay: float = key(0.0, affects="training", ge=0)
     """Decoupled weight decay."""
     adam_beta1: float = key(0.9, affects="training", ge=0, lt=1)
-    """Decay of the first moment."""
+    """Decay of the first moment (Adam, AdEMAMix, Lion)."""
     adam_beta2: float = key(0.999, affects="training", ge=0, lt=1)
-    """Decay of the second moment."""
+    """Decay of the second moment (Adam, AdEMAMix), or of Lion's momentum."""
     adam_epsilon: float = key(1e-8, affects="training", gt=0)
-    """Term that keeps the update finite."""
+    """Term that keeps the update finite (Adam, AdEMAMix)."""
     max_grad_norm: float = key(1.0, affects="training", ge=0)
     """Clip the gradient's norm to this; 0 does not clip."""
     neftune_noise_alpha: float | None = key(None, affects="training", gt=0)
@@ -91,8 +97,8 @@ class TrainingSection(Section):
     """TensorFloat-32 matrix products in float32 code (CUDA)."""
     gradient_checkpointing: bool = key(False, affects="nothing")
     """Recompute activations in the backward pass: less memory, about a third more work."""
-    gradient_checkpointing_kwargs: dict[str, Any] = key(dict, affects="nothing")
-    """Arguments of torch.utils.checkpoint; default use_reentrant: false."""
+    gradient_checkpointing_kwargs: dict[str, Any] = key(dict, affects="training")
+    """Arguments of torch.utils.checkpoint (all but context_fn); default use_reentrant: false."""
 
     logging_steps: int | None = key(None, affects="nothing", unit="optimizer steps", ge=1)
     """Steps between two log lines; default 0.5 % of the run, 1 to 10."""
@@ -123,7 +129,7 @@ class TrainingSection(Section):
     eval_table_size: int = key(0, affects="nothing", unit="rows", ge=0)
     """Validation prompts answered before and after training, for samples.md and the card."""
     eval_max_new_tokens: int = key(128, affects="nothing", unit="tokens", ge=1)
-    """Longest answer in that table."""
+    """Longest answer in the table of eval_table_size."""
     debug: bool = key(False, affects="nothing")
     """Show tracebacks and the messages of libraries; the same as --debug."""
     strict: bool = key(False, affects="nothing")
@@ -153,6 +159,36 @@ class TrainingSection(Section):
             raise ValueError(f"{metric!r} is not measured during training; the metric is loss")
         return metric.removeprefix("eval_")
 
+    @field_validator("gradient_checkpointing_kwargs")
+    @classmethod
+    def _checkpoint_arguments_exist(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if name == "context_fn":
+                raise ValueError("context_fn is a function, which a configuration cannot hold; take it out")
+            if name not in _CHECKPOINT_ARGUMENTS:
+                raise ValueError(
+                    f"{name} is no argument of torch.utils.checkpoint.{nearest(name, _CHECKPOINT_ARGUMENTS)} "
+                    f"Known are {', '.join(_CHECKPOINT_ARGUMENTS)}"
+                )
+        idle = [name for name in _CHECKPOINT_ARGUMENTS[2:] if name in arguments]
+        if idle and arguments.get("use_reentrant"):
+            raise ValueError(f"{', '.join(idle)} needs use_reentrant: false")
+        return arguments
+
+    @model_validator(mode="after")
+    def _optimization_has_an_effect(self) -> "TrainingSection":
+        """Refuse keys that the chosen optimizer or schedule does not read."""
+        unread = ADAM_KEYS if self.optimizer in _WITHOUT_MOMENTS else ADAM_KEYS[2:] if "lion" in self.optimizer else ()
+        idle = [name for name in self.changed_keys() if name in unread]
+        if idle:
+            raise ValueError(f"{', '.join(idle)}: no effect with optimizer: {self.optimizer}; take this out")
+        warmup = "warmup_steps" if self.warmup_steps else "warmup_ratio"
+        if self.lr_scheduler == "constant" and (self.warmup_steps or self.warmup_ratio):
+            raise ValueError(
+                f"{warmup}: no effect with lr_scheduler: constant; write lr_scheduler: constant_with_warmup"
+            )
+        return self
+
     @model_validator(mode="after")
     def _keys_agree(self) -> "TrainingSection":
         for first, second in (
@@ -175,6 +211,8 @@ class TrainingSection(Section):
             raise ValueError("lr_scheduler: write cosine and cosine_min_lr_ratio instead of cosine_with_min_lr")
         if self.gradient_checkpointing_kwargs and not self.gradient_checkpointing:
             raise ValueError("gradient_checkpointing_kwargs needs gradient_checkpointing: true")
+        if "eval_max_new_tokens" in self.changed_keys() and not self.eval_table_size:
+            raise ValueError("eval_max_new_tokens: no effect without eval_table_size; set both or neither")
         return self
 
     @model_validator(mode="after")

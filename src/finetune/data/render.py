@@ -56,7 +56,7 @@ class ChatRenderer:
                 documents=None,
                 add_generation_prompt=False,
             )
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise RowError(f"the chat template refuses this conversation: {error}") from None
 
 

@@ -31,26 +31,36 @@ def add_adapter(
     if adapter.lora_model_dir:
         loaded = load_adapter(model, adapter.lora_model_dir, trainable=True)
         _refuse_other_shape(adapter, loaded)
-        return loaded
+        return _train_in_float32(loaded)
     targets = _targets(model, adapter)
+    _check_modules_to_save(model, adapter)
     arguments: dict[str, Any] = {}
     if added_ids and not _saves_embeddings(model, adapter):
         arguments["trainable_token_indices"] = {name: list(added_ids) for name in _embedding_names(model)}
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
-            r=adapter.lora_r,
-            lora_alpha=adapter.lora_alpha,
-            lora_dropout=adapter.lora_dropout,
-            target_modules=targets,
-            modules_to_save=adapter.lora_modules_to_save or None,
-            use_dora=adapter.peft_use_dora,
-            use_rslora=adapter.peft_use_rslora,
-            bias="none",
-            **arguments,
-        ),
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=adapter.lora_r,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.lora_dropout,
+        target_modules=targets,
+        modules_to_save=adapter.lora_modules_to_save or None,
+        use_dora=adapter.peft_use_dora,
+        use_rslora=adapter.peft_use_rslora,
+        bias="none",
+        **arguments,
     )
+    try:
+        return _train_in_float32(get_peft_model(model, config))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"adapter: PEFT refuses these modules: {str(error).strip().splitlines()[0]}") from error
+
+
+def _train_in_float32(model: PeftModel) -> PeftModel:
+    """Hold all that trains in float32; PEFT leaves ``modules_to_save`` in the format of the base."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
 def _refuse_other_shape(adapter: AdapterSection, loaded: PeftModel) -> None:
@@ -63,7 +73,7 @@ def _refuse_other_shape(adapter: AdapterSection, loaded: PeftModel) -> None:
         "peft_use_dora": (adapter.peft_use_dora, saved.use_dora),
         "peft_use_rslora": (adapter.peft_use_rslora, saved.use_rslora),
     }
-    given = adapter.model_fields_set
+    given = adapter.changed_keys()
     wrong = [f"{name} is {old}, not {new}" for name, (new, old) in pairs.items() if name in given and new != old]
     if wrong:
         raise ConfigError(f"lora_model_dir: in {adapter.lora_model_dir} {', '.join(wrong)}; leave these keys out")
@@ -87,7 +97,7 @@ def load_adapter(model: PreTrainedModel, folder: str, *, trainable: bool) -> Pef
         raise ModelError(f"lora_model_dir: {path} has no adapter_model.safetensors")
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
-    except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, TypeError, IndexError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"lora_model_dir: {path} does not fit this base model: {lines[0]}") from error
 
@@ -112,6 +122,13 @@ def _targets(model: PreTrainedModel, adapter: AdapterSection) -> str | list[str]
     if adapter.lora_target_linear:
         targets += [leaf for leaf in _linear_leaves(model) if leaf not in targets]
     return targets
+
+
+def _check_modules_to_save(model: PreTrainedModel, adapter: AdapterSection) -> None:
+    leaves = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
+    for wanted in adapter.lora_modules_to_save:
+        if wanted.rsplit(".", 1)[-1] not in leaves:
+            raise ConfigError(f"lora_modules_to_save: no module is called '{wanted}'.{nearest(wanted, leaves)}")
 
 
 def _linear_leaves(model: PreTrainedModel) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 
 from finetune.config.model import ModelSection
 from finetune.errors import HardwareError
+from finetune.model.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -21,34 +22,32 @@ class Attention:
     implementation: str
     flatten: bool
     """Packed batches go in as one row with sequence lengths (flash attention)."""
+    exact: bool = False
+    """It was asked for by name, so that no other may take its place."""
     note: str | None = None
 
 
-def choose_attention(model: ModelSection) -> Attention:
+def choose_attention(model: ModelSection, precision: Precision) -> Attention:
     """Pick the backend that the configuration asks for, or the best one at hand.
 
     Raises:
         HardwareError: a backend was asked for by its exact name and is not here.
     """
-    cuda = torch.cuda.is_available()
-    flash = _flash_attention(cuda)
+    flash, obstacle = _flash_attention(precision)
     wanted = _wanted(model)
-    if wanted == "flash":
+    if wanted in (None, "flash"):
         if flash:
             return Attention(flash, flatten=True)
-        why = "flash-attn is not installed" if cuda else "there is no CUDA device"
-        return Attention(
-            "sdpa", flatten=False, note=f"flash_attention: {why}; sdpa is used, which keeps packed samples apart too"
-        )
-    if wanted is None:
-        return Attention(flash, flatten=True) if flash else Attention("sdpa", flatten=False)
+        note = f"flash_attention: {obstacle}; sdpa is used, which keeps packed samples apart too" if wanted else None
+        return Attention("sdpa", flatten=False, note=note)
     if wanted.startswith("flash") and wanted != flash:
         raise HardwareError(
-            f"attn_implementation: {wanted} is not available here; install flash-attn on a CUDA machine, or use sdpa"
+            f"attn_implementation: {wanted} is not available here ({obstacle or f'{flash} is'}); "
+            "install flash-attn on a CUDA machine, or use sdpa"
         )
-    if wanted == "flex_attention" and not cuda:
+    if wanted == "flex_attention" and not torch.cuda.is_available():
         raise HardwareError("flex attention has no backward pass on a CPU; use sdp_attention: true")
-    return Attention(wanted, flatten=wanted.startswith("flash"))
+    return Attention(wanted, flatten=wanted.startswith("flash"), exact=True)
 
 
 def _wanted(model: ModelSection) -> str | None:
@@ -63,11 +62,13 @@ def _wanted(model: ModelSection) -> str | None:
     return "flex_attention" if model.flex_attention else None
 
 
-def _flash_attention(cuda: bool) -> str | None:
-    """The name of an importable flash attention, newest first."""
-    if not cuda:
-        return None
+def _flash_attention(precision: Precision) -> tuple[str | None, str]:
+    """Return the name of a usable flash attention, newest first, or None and the reason."""
+    if not torch.cuda.is_available():
+        return None, "there is no CUDA device"
+    if precision.compute_dtype == torch.float32:
+        return None, "it needs bf16 or fp16"
     for package, implementation in (("flash_attn_interface", "flash_attention_3"), ("flash_attn", "flash_attention_2")):
         if importlib.util.find_spec(package):
-            return implementation
-    return None
+            return implementation, ""
+    return None, "flash-attn is not installed"

@@ -1,6 +1,6 @@
 """Weights ready to train, in the order that matters: load, new rows, adapter or freeze, precision."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,22 +14,12 @@ from finetune.model.attention import Attention
 from finetune.model.base import BaseModelSource
 from finetune.model.embeddings import add_token_rows
 from finetune.model.freeze import FrozenRows, PatternMatch, cast_frozen, unfreeze
+from finetune.model.generation import align_special_tokens
 from finetune.model.load import load_model, stored_dtype
 from finetune.model.precision import Precision
+from finetune.model.stored import StoredFormat, read_stored_format
 from finetune.model.summary import ParameterSummary, summarize_parameters
-
-
-@dataclass(frozen=True)
-class TrainableModel:
-    """A model, and what of it trains."""
-
-    model: PreTrainedModel | PeftModel
-    summary: ParameterSummary
-    matches: tuple[PatternMatch, ...]
-    """What each of ``unfrozen_parameters`` selected; empty without them."""
-    frozen_rows: FrozenRows | None
-    stored_dtype: torch.dtype
-    """Format of the base's weights, which whole weights are saved in."""
+from finetune.model.tokenizer import LoadedTokenizer
 
 
 @dataclass(frozen=True)
@@ -40,24 +30,38 @@ class Hardware:
     attention: Attention
 
 
+@dataclass(frozen=True)
+class TrainableModel:
+    """A model, and what of it trains."""
+
+    model: PreTrainedModel | PeftModel
+    hardware: Hardware
+    """How it runs; the attention is the one that it really uses."""
+    summary: ParameterSummary
+    matches: tuple[PatternMatch, ...]
+    """What each of ``unfrozen_parameters`` selected; empty without them."""
+    frozen_rows: FrozenRows | None
+    stored: StoredFormat
+    """Formats of the base's tensors, which whole weights are saved in."""
+
+
 def build_model(
     model: ModelSection,
     adapter: AdapterSection,
     base: BaseModelSource,
     hardware: Hardware,
-    tokens: tuple[int, Sequence[int]],
+    loaded: LoadedTokenizer,
     say: Callable[[str], None],
 ) -> TrainableModel:
-    """Load ``base`` and decide what of it trains.
-
-    ``tokens`` are the size of the tokenizer's vocabulary and the ids of the tokens that were added to it.
-    """
+    """Load ``base``, fit it to the tokenizer, and decide what of it trains."""
     precision = hardware.precision
     dtype = precision.compute_dtype if adapter.adapter else torch.float32
-    network = load_model(model, base, hardware.attention, precision, dtype)
-    vocab_size, added_ids = tokens
+    network, attention = load_model(model, base, hardware.attention, precision, dtype)
+    stored = read_stored_format(base, stored_dtype(model, base))
+    vocab_size, added_ids = len(loaded.tokenizer), loaded.added_ids
     if add_token_rows(network, vocab_size, added_ids):
         say(f"embeddings: grown to {vocab_size} rows for {len(added_ids)} added tokens, which start as the mean")
+    align_special_tokens(network, loaded.tokenizer)
     matches: tuple[PatternMatch, ...] = ()
     frozen_rows = None
     if adapter.adapter:
@@ -68,5 +72,7 @@ def build_model(
         for warning in unfrozen.warnings:
             say(f"WARNING {warning}")
         frozen_rows = FrozenRows(network, unfrozen.ranges) if unfrozen.ranges else None
-        cast_frozen(network, precision.compute_dtype)
-    return TrainableModel(network, summarize_parameters(network), matches, frozen_rows, stored_dtype(model, base))
+        if precision.compute_dtype != torch.float32:
+            cast_frozen(network, stored)
+    actual = Hardware(precision, attention)
+    return TrainableModel(network, actual, summarize_parameters(network), matches, frozen_rows, stored)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from finetune.errors import ModelError
+
 
 def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[int]) -> bool:
     """Give each added token a row: the mean of the rows of the old tokens, in and out.
@@ -15,10 +17,18 @@ def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[
 
     Returns:
         Whether the matrices grew.
+
+    Raises:
+        ModelError: the base has fewer embeddings than its own tokenizer has tokens.
     """
+    num_rows: int = model.get_input_embeddings().weight.shape[0]
+    if vocab_size - len(added_ids) > num_rows:
+        raise ModelError(
+            f"the tokenizer has {vocab_size - len(added_ids)} tokens and the model {num_rows} embeddings; "
+            "the two do not belong together"
+        )
     if not added_ids:
         return False
-    num_rows: int = model.get_input_embeddings().weight.shape[0]
     old_rows = min(*added_ids, num_rows)
     grew = vocab_size > num_rows
     if grew:

@@ -9,6 +9,7 @@ import torch
 
 from finetune.config.model import ROW_RANGE
 from finetune.errors import ConfigError, HealthError, nearest
+from finetune.model.stored import StoredFormat
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,11 @@ def _mask_gradient(parameter: torch.nn.Parameter, rows: RowRange) -> None:
     parameter.register_hook(keep_rows)  # type: ignore[no-untyped-call]
 
 
-def cast_frozen(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Hold the parameters that do not train in ``dtype``: they only take part in products, which run in it anyway."""
-    for parameter in model.parameters():
+def cast_frozen(model: torch.nn.Module, stored: StoredFormat) -> None:
+    """Hold the parameters that do not train in the format that the base has them in: nothing of them is rounded."""
+    for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(stored.of(name))
 
 
 class FrozenRows:

@@ -17,11 +17,14 @@ from finetune.model.precision import Precision
 
 def load_model(
     model: ModelSection, base: BaseModelSource, attention: Attention, precision: Precision, dtype: torch.dtype
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, Attention]:
     """Load the causal language model of ``base`` with weights in ``dtype``, or in 4 or 8 bits.
 
     A frozen base (under an adapter) is held in the compute format.  Weights that will be trained are held in float32:
     added to a bfloat16 weight, most updates of a small learning rate round to nothing.
+
+    Returns:
+        The model and the attention that it uses: eager where the model knows no other and none was asked for by name.
 
     Raises:
         ModelError: weights are missing, damaged, or not of a causal language model.
@@ -31,17 +34,30 @@ def load_model(
     if model.model_type not in (None, "AutoModelForCausalLM") and not config.to_dict().get("auto_map"):
         _check_model_type(str(model.model_type), config.model_type)
     config.use_cache = False
+    arguments: dict[str, Any] = {
+        "config": config,
+        "revision": base.revision,
+        "trust_remote_code": model.trust_remote_code,
+        "dtype": dtype,
+        "quantization_config": quantization(model, precision),
+        "device_map": {"": _device()},
+        "use_safetensors": True,
+    }
     try:
-        network = AutoModelForCausalLM.from_pretrained(
-            base.name,
-            config=config,
-            revision=base.revision,
-            trust_remote_code=model.trust_remote_code,
-            dtype=dtype,
-            attn_implementation=attention.implementation,
-            quantization_config=quantization(model, precision),
-            device_map={"": _device()},
-            use_safetensors=True,
+        network = _load_weights(base, attention.implementation, arguments)
+    except ModelError as error:
+        if attention.exact or "attention implementation" not in str(error):
+            raise
+        attention = Attention("eager", flatten=False, note=f"this model has no {attention.implementation} attention")
+        network = _load_weights(base, attention.implementation, arguments)
+    keep_4bit_trainable_on_cpu(network)
+    return network, attention
+
+
+def _load_weights(base: BaseModelSource, attention: str, arguments: dict[str, Any]) -> PreTrainedModel:
+    try:
+        network, report = AutoModelForCausalLM.from_pretrained(
+            base.name, attn_implementation=attention, output_loading_info=True, **arguments
         )
     except SafetensorError as error:
         raise ModelError(
@@ -50,7 +66,13 @@ def load_model(
     except (OSError, ValueError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{base.name}: the weights cannot be loaded: {lines[0]}") from error
-    keep_4bit_trainable_on_cpu(network)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"{base.name}: the weights have no tensor {', '.join(missing[:3])}{more}, which would start at random; "
+            "the files are incomplete, or config.json belongs to another model"
+        )
     return network
 
 
@@ -74,7 +96,7 @@ def quantization(model: ModelSection, precision: Precision) -> BitsAndBytesConfi
         return None
     try:
         return BitsAndBytesConfig(**{**arguments, **model.bnb_config_kwargs})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"bnb_config_kwargs: {error}") from None
 
 
@@ -86,10 +108,18 @@ def stored_dtype(model: ModelSection, base: BaseModelSource) -> torch.dtype:
 
 def _load_config(model: ModelSection, base: BaseModelSource) -> Any:
     try:
-        return AutoConfig.from_pretrained(base.name, revision=base.revision, trust_remote_code=model.trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            base.name, revision=base.revision, trust_remote_code=model.trust_remote_code
+        )
     except (OSError, ValueError, KeyError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{base.name}: its config.json cannot be used: {lines[0]}") from error
+    if config.to_dict().get("quantization_config"):
+        raise ModelError(
+            f"{base.name}: its weights are quantized already; name the full-precision model, "
+            "and load_in_4bit or load_in_8bit quantizes it"
+        )
+    return config
 
 
 def _check_model_type(model_type: str, architecture: str) -> None:

@@ -49,7 +49,7 @@ def choose_precision(training: TrainingSection) -> Precision:
         return Precision(torch.float16)
     if training.bf16 is False:
         return Precision(torch.float32)
-    supported = torch.cuda.is_bf16_supported() if cuda else cpu_has_bf16()
+    supported = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else cpu_has_bf16()
     if training.bf16 is True:
         if cuda and not supported:
             raise HardwareError(f"bf16: true, but {torch.cuda.get_device_name()} has no bfloat16 units; use bf16: auto")

@@ -71,6 +71,21 @@ def _load(model: ModelSection, base: BaseModelSource) -> PreTrainedTokenizerBase
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{base.name}: its tokenizer cannot be loaded: {first_line}") from error
+    if loader is not AutoTokenizer:
+        _refuse_other_tokens(tokenizer, model, base)
     if not tokenizer.is_fast:
         raise ModelError(f"{base.name}: only tokenizers with a tokenizer.json (fast tokenizers) are supported")
     return tokenizer
+
+
+def _refuse_other_tokens(tokenizer: PreTrainedTokenizerBase, model: ModelSection, base: BaseModelSource) -> None:
+    """A class that does not belong to the tokenizer's files loads without a word and cuts text otherwise."""
+    probe = "Hello, world!  It's 3 o'clock\n\nnaïve café, 你好"
+    expected = AutoTokenizer.from_pretrained(
+        base.name, revision=base.revision, trust_remote_code=model.trust_remote_code, use_fast=True
+    )
+    if tokenizer(probe)["input_ids"] != expected(probe)["input_ids"]:
+        raise ConfigError(
+            f"tokenizer_type: {model.tokenizer_type} cuts text otherwise than the tokenizer that came with "
+            f"{base.name} ({type(expected).__name__}); leave tokenizer_type out"
+        )

@@ -43,6 +43,8 @@ def plan_cadence(training: TrainingSection, num_batches: int, *, has_validation:
 
 
 def _warmup(training: TrainingSection, total: int) -> int:
+    if training.lr_scheduler == "constant":
+        return 0
     if training.warmup_steps is not None:
         return training.warmup_steps
     if training.warmup_ratio is not None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import HealthError, Stopped
 from finetune.model.freeze import FrozenRows
 from finetune.training.cadence import Cadence
+from finetune.training.trainer import not_finite
 
 
 class CadenceCallback(TrainerCallback):  # type: ignore[misc]
@@ -56,18 +58,27 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class HealthCallback(TrainerCallback):  # type: ignore[misc]
-    """Stops a run whose numbers are no longer finite, instead of logging zeros and going on."""
+    """Stops a run whose gradient is not finite before it is applied, instead of logging zeros and going on.
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    Under float16 the gradient scaler finds overflows and skips their steps by itself, as it must now and then.
+    """
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
     ) -> None:
-        for name in ("loss", "grad_norm"):
-            value = logs.get(name)
-            if value is not None and not math.isfinite(value):
-                raise HealthError(
-                    f"step {state.global_step}: {name} is {value}. Nothing was saved after the last checkpoint. "
-                    "Lower learning_rate, add warmup_steps, or use bf16 in place of fp16"
-                )
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        if args.fp16 or not gradients:
+            return
+        norm = torch.nn.utils.get_total_norm(gradients).item()
+        if not math.isfinite(norm):
+            raise HealthError(not_finite("the gradient norm", norm, state.global_step + 1))
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        loss = metrics.get("eval_loss", 0.0)
+        if not math.isfinite(loss):
+            raise HealthError(f"step {state.global_step}: the validation loss is {loss}; the weights are damaged")
 
 
 class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
@@ -101,24 +112,29 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
                 self.EXIT_CODES[self.received],
             )
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def __enter__(self) -> "StopCallback":
         for number in self.EXIT_CODES:
             self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.received is not None:
+            control.should_evaluate = False
+            self.on_evaluate(args, state, control)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A signal that came during an evaluation needs no further step."""
+        if self.received is not None:
             control.should_save = True
             control.should_training_stop = True
-            control.should_evaluate = False
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
-        self.say(
-            f"{self.received.name}: saving a checkpoint at the end of this step, then stopping (once more ends at once)"
-        )
+        plan = "saving a checkpoint after this step (or evaluation), then stopping; once more ends at once"
+        self.say(f"{self.received.name}: {plan}")

@@ -1,11 +1,11 @@
-"""Finding the checkpoint to go on from, and keeping one run out of another's folder."""
+"""Finding the checkpoint to go on from."""
 
 import json
 import re
 from pathlib import Path
 
 from finetune.config.training import TrainingSection
-from finetune.errors import CheckpointError, ConfigError
+from finetune.errors import CheckpointError
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
@@ -37,6 +37,11 @@ def find_resume(training: TrainingSection) -> Path | None:
     return None
 
 
+def resume_step(checkpoint: Path) -> int:
+    """Return the optimizer steps that a checkpoint has behind it."""
+    return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+
+
 def checkpoints(output_dir: Path) -> list[Path]:
     """Return the checkpoint folders of ``output_dir`` by step, oldest first."""
     numbered = [
@@ -62,46 +67,3 @@ def _missing(path: Path) -> str:
         return "no weights"
     needed = ("optimizer.pt", "scheduler.pt")
     return next((f"no {name}" for name in needed if not (path / name).is_file()), "")
-
-
-def claim_output_dir(output_dir: Path, *, resuming: bool, replace: bool) -> Path | None:
-    """Make ``output_dir`` ready to be written, without ever deleting what is there.
-
-    A folder with another run in it is refused, or with ``replace`` moved aside.
-
-    Returns:
-        Where the old folder was moved, if it was.
-
-    Raises:
-        ConfigError: another run is in the folder, or it is no folder for a run.
-        CheckpointError: it cannot be written.
-    """
-    moved = None
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ConfigError(f"output_dir: {output_dir} is a file; name a folder")
-    if output_dir.resolve() in (Path("/"), Path.home(), Path.cwd()):
-        raise ConfigError(f"output_dir: {output_dir} is no folder for a run; name one of its own")
-    content = sorted(entry.name for entry in output_dir.iterdir()) if output_dir.is_dir() else []
-    if content and not resuming:
-        if not replace:
-            raise ConfigError(
-                f"output_dir: {output_dir} holds another run ({', '.join(content[:5])}). Go on with it: --resume. "
-                "Move it aside and start anew: --replace. Or choose another output_dir"
-            )
-        moved = _free_name(output_dir)
-        output_dir.rename(moved)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / ".write-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise CheckpointError(f"output_dir: {output_dir} cannot be written ({error.strerror})") from error
-    return moved
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while (candidate := folder.with_name(f"{folder.name}.previous-{number}")).exists():
-        number += 1
-    return candidate

@@ -1,5 +1,6 @@
 """Putting the Trainer together and running it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from finetune.model.build import Hardware, TrainableModel
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
 from finetune.training.callbacks import CadenceCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.checkpoints import resume_step
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -26,6 +28,7 @@ class Batches:
 
     train: Dataset[Any]
     validation: Dataset[Any] | None
+    tokenizer: PreTrainedTokenizerBase
     collator: SupervisedCollator
     validation_collator: SupervisedCollator
 
@@ -39,16 +42,18 @@ class FitResult:
     runtime_s: float
     last_step: int
     total_steps: int
+    eval_loss: float | None
+    """Validation loss of the weights that training ended with; None without validation data."""
 
 
 def build_batches(
-    data: DataSection, prepared: PreparedData, tokenizer: PreTrainedTokenizerBase, *, flatten: bool
+    data: DataSection, prepared: PreparedData, tokenizer: PreTrainedTokenizerBase, hardware: Hardware
 ) -> Batches:
     """Return data sets and collators: packed where a plan was made, padded elsewhere."""
-    packed = PackedCollator(tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, flatten)
+    packed = PackedCollator(
+        tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, hardware.attention.flatten
+    )
     padded = PaddedCollator(tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len)
-    # an evaluation batch keeps one row per bin, so that the rows of several processes can be counted apart
-    packed_rows = PackedCollator(tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len)
     train = PackedDataset(prepared.train, prepared.packing) if prepared.packing else SampleDataset(prepared.train)
     validation: Dataset[Any] | None = None
     if prepared.validation is not None:
@@ -57,8 +62,9 @@ def build_batches(
     return Batches(
         train,
         validation,
+        tokenizer,
         SupervisedCollator(packed if prepared.packing else padded),
-        SupervisedCollator(packed_rows if prepared.validation_packing else padded),
+        SupervisedCollator(packed if prepared.validation_packing else padded),
     )
 
 
@@ -71,7 +77,6 @@ def plan(training: TrainingSection, batches: Batches) -> Cadence:
 
 def fit(
     training: TrainingSection,
-    hardware: Hardware,
     trainable: TrainableModel,
     batches: Batches,
     cadence: Cadence,
@@ -81,21 +86,33 @@ def fit(
     """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked."""
     trainer = CausalTrainer(
         model=trainable.model,
-        args=build_arguments(training, cadence, hardware.precision, has_validation=batches.validation is not None),
+        args=build_arguments(
+            training, cadence, trainable.hardware.precision, has_validation=batches.validation is not None
+        ),
         train_dataset=batches.train,
         eval_dataset=batches.validation,
+        processing_class=batches.tokenizer,
         data_collator=batches.collator,
         validation_collator=batches.validation_collator,
+        group_by_length=training.group_by_length,
         compute_metrics=token_mean_loss,
         callbacks=[CadenceCallback(cadence), HealthCallback(), *_own_callbacks(training, trainable), *callbacks],
     )
     trainer.remove_callback(DefaultPrinter)
-    output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    started = time.monotonic()
+    if resume and resume_step(resume) >= cadence.total_steps:
+        trainer.load_checkpoint(resume)
+    else:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if training.load_best_model_at_end:
+        trainer.evaluate()
+    history = tuple(trainer.state.log_history)
     return FitResult(
-        log_history=tuple(trainer.state.log_history),
-        runtime_s=output.metrics["train_runtime"],
+        log_history=history,
+        runtime_s=time.monotonic() - started,
         last_step=trainer.state.global_step,
         total_steps=cadence.total_steps,
+        eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
     )
 
 

@@ -24,6 +24,13 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         )
         self.losses: dict[str, float] = {}
 
+    def __enter__(self) -> "ProgressCallback":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was, whatever ended the run."""
+        self.progress.stop()
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.progress.start()
         self.task = self.progress.add_task("train", total=state.max_steps, completed=state.global_step, losses="")
@@ -47,6 +54,3 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.console.print(
             f"step {state.global_step}/{state.max_steps}  epoch {state.epoch or 0:.2f}  {text}{rate}", highlight=False
         )
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.progress.stop()

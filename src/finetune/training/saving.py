@@ -2,29 +2,29 @@
 
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.errors import CheckpointError
+from finetune.model.stored import StoredFormat, save_weights
 
 
 def save_final(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: torch.dtype
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, stored: StoredFormat
 ) -> None:
     """Write an adapter, or whole weights in the format of the base, with tokenizer and chat template.
+
+    An adapter holds the rows of added tokens by themselves, so the embedding matrices are not written beside them.
 
     Raises:
         CheckpointError: a written tensor is empty, or the folder has no weights.
     """
     if isinstance(model, PeftModel):
-        model.save_pretrained(output_dir)
+        model.save_pretrained(output_dir, save_embedding_layers=False)
+        model.generation_config.save_pretrained(output_dir)
     else:
-        model.config.use_cache = True
-        model.config.dtype = dtype
-        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-        model.save_pretrained(output_dir, state_dict=weights)
+        save_weights(model, output_dir, stored)
     tokenizer.save_pretrained(output_dir)
     check_weights(output_dir)
 

@@ -75,11 +75,14 @@ class WandbCallback(TrainerCallback):  # type: ignore[misc]
             self._try(self.run.finish, exit_code=exit_code)
 
     def _upload(self, folder: Path, alias: str) -> None:
-        artifact = wandb.Artifact(f"model-{self.run.id}", type="model")
-        for file in sorted(folder.glob("*")):
-            if file.is_file():
-                artifact.add_file(str(file))
-        self._try(self.run.log_artifact, artifact, aliases=[alias])
+        try:
+            artifact = wandb.Artifact(f"model-{self.run.id}", type="model")
+            for file in sorted(folder.glob("*")):
+                if file.is_file():
+                    artifact.add_file(str(file))
+            self.run.log_artifact(artifact, aliases=[alias])
+        except Failure as error:
+            self._give_up(error)
 
     def _try(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:

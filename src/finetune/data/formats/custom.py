@@ -22,7 +22,10 @@ class CustomFormat:
 
     def __call__(self, row: Row) -> Sample:
         """Return the function's pieces."""
-        sample = self.function(row)
+        try:
+            sample = self.function(row)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise RowError(f"{self.name} fails on this row: {type(error).__name__}: {error}") from error
         if not isinstance(sample, list) or not all(isinstance(piece, Piece) for piece in sample):
             raise RowError(f"{self.name} must return a list of Piece, but returned {describe(sample)}")
         return sample

@@ -206,7 +206,7 @@ def build_sharegpt(entry: DatasetEntry, data: DataSection, tokenizer: Tokenizer)
         train_on_inputs=data.train_on_inputs,
         eos_is_end=conversation.end_token is not None and conversation.end_token == tokenizer.eos_token,
         field_messages=entry.field_messages or "conversations",
-        default_system=data.default_system_message or DEFAULT_SYSTEM,
+        default_system=DEFAULT_SYSTEM if data.default_system_message is None else data.default_system_message,
         extra_input=tuple((entry.roles or {}).get("input", ())),
         extra_output=tuple((entry.roles or {}).get("output", ())),
     )

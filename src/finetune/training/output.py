@@ -1,0 +1,87 @@
+"""Keeping one run out of another's folder."""
+
+import fcntl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from finetune.errors import CheckpointError, ConfigError
+from finetune.training.checkpoints import checkpoints
+
+LOCK = ".lock"
+_BEFORE_TRAINING = {LOCK, ".DS_Store", "config.resolved.yml", "data_report.json", "data_report.txt", "wandb"}
+"""What a run that failed before its first step leaves: nothing worth keeping."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An output folder that belongs to this process for as long as this object lives."""
+
+    moved: Path | None
+    """Where another run that was in it is now."""
+    lock: IO[str]
+
+
+def claim_output_dir(output_dir: Path, prepared_dir: Path, *, resuming: bool, replace: bool) -> Claim:
+    """Make ``output_dir`` ready to be written, without ever deleting what is there.
+
+    A folder with another run in it is refused, or with ``replace`` its content is moved aside.  ``prepared_dir``,
+    which may lie in it, stays.
+
+    Raises:
+        ConfigError: another run is in the folder, a live one writes to it, or it is no folder for a run.
+        CheckpointError: it cannot be written.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"output_dir: {output_dir} is a file; name a folder")
+    if output_dir.resolve() in (Path("/"), Path.home(), Path.cwd()):
+        raise ConfigError(f"output_dir: {output_dir} is no folder for a run; name one of its own")
+    content = _content(output_dir, prepared_dir)
+    if content and not resuming and not replace:
+        go_on = "Go on with it: --resume. " if checkpoints(output_dir) else ""
+        raise ConfigError(
+            f"output_dir: {output_dir} holds another run ({', '.join(path.name for path in content[:5])}). {go_on}"
+            "Move it aside and start anew: --replace. Or choose another output_dir"
+        )
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = _lock(output_dir)
+        moved = _move_aside(output_dir, content) if content and not resuming else None
+    except OSError as error:
+        raise CheckpointError(f"output_dir: {output_dir} cannot be written ({error.strerror})") from error
+    return Claim(moved, lock)
+
+
+def _content(output_dir: Path, prepared_dir: Path) -> list[Path]:
+    """What another run would lose."""
+    if not output_dir.is_dir():
+        return []
+    inside = prepared_dir.resolve()
+    return sorted(
+        entry
+        for entry in output_dir.iterdir()
+        if entry.name not in _BEFORE_TRAINING and entry.resolve() not in (inside, *inside.parents)
+    )
+
+
+def _lock(output_dir: Path) -> IO[str]:
+    """Lock the folder for this process; the lock ends with it, however it ends."""
+    lock = (output_dir / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"output_dir: another process is writing to {output_dir} now; wait for it, or choose another output_dir"
+        ) from None
+    return lock
+
+
+def _move_aside(output_dir: Path, content: list[Path]) -> Path:
+    number = 1
+    while (target := output_dir.with_name(f"{output_dir.name}.previous-{number}")).exists():
+        number += 1
+    target.mkdir()
+    for entry in (*content, *(output_dir / name for name in sorted(_BEFORE_TRAINING - {LOCK}))):
+        if entry.exists():
+            entry.rename(target / entry.name)
+    return target
