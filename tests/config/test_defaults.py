@@ -32,6 +32,12 @@ def test_packing_decides_evaluation_packing_and_padding() -> None:
     assert (chosen["eval_sample_packing"], chosen["pad_to_sequence_len"]) == (False, False)
 
 
+def test_a_folder_in_the_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/wick")
+
+    assert fill_defaults({"output_dir": "~/out"})["output_dir"] == "/home/wick/out"
+
+
 def test_the_input_is_not_changed() -> None:
     given: dict[str, object] = {"micro_batch_size": 2}
     fill_defaults(given)

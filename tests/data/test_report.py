@@ -67,7 +67,7 @@ def test_the_table_says_everything() -> None:
         "dropped: no trained token 11 first: a.jsonl:17",
         "dropped: longer than sequence_len 64 1 first: b.jsonl:4",
         "truncated 2",
-        "note: turns left out 4",
+        "note, 4 times: turns left out",
         "for training 980",
         "for validation 18",
         "tokens 50,400",

@@ -54,7 +54,7 @@ def test_one_unmatched_target_of_several_is_refused(model: LlamaForCausalLM) -> 
         add_adapter(
             model, section(lora_target_linear=False, lora_target_modules=["q_proj", "vv_proj"]), [], quantized=False
         )
-    with pytest.raises(ConfigError, match="'q_proj' matches the whole name of no module"):
+    with pytest.raises(ConfigError, match=r"'q_proj' matches the whole name of no module; write \[q_proj\] for"):
         add_adapter(model, section(lora_target_linear=False, lora_target_modules="q_proj"), [], quantized=False)
 
 

@@ -1,5 +1,6 @@
 """Defaults that depend on other keys.  The one place where a key's value is computed from another's."""
 
+from pathlib import Path
 from typing import Any
 
 
@@ -12,6 +13,7 @@ def fill_defaults(values: dict[str, Any]) -> dict[str, Any]:
     eval_batch_size                         micro_batch_size
     eval_sample_packing                     sample_packing
     pad_to_sequence_len                     sample_packing (packed shapes are constant)
+    folders that begin with ~               the same in the home folder
     ======================================  ==========================================================
     """
     filled = dict(values)
@@ -29,6 +31,10 @@ def fill_defaults(values: dict[str, Any]) -> dict[str, Any]:
     packing = filled.get("sample_packing") is True
     filled.setdefault("eval_sample_packing", packing)
     filled.setdefault("pad_to_sequence_len", packing)
+    for name in ("output_dir", "dataset_prepared_path", "lora_model_dir", "resume_from_checkpoint"):
+        path = filled.get(name)
+        if isinstance(path, str) and path.startswith("~"):
+            filled[name] = str(Path(path).expanduser())
     return filled
 
 

@@ -133,7 +133,7 @@ def render(report: DataReport) -> str:
         _line("samples kept", f"{total.samples_kept:,} of {total.samples:,}"),
         *(_line(f"  dropped: {reason}", f"{d.count:,}", f"first: {d.example}") for reason, d in total.dropped.items()),
         *([_line("truncated", f"{total.truncated:,}")] if total.truncated else []),
-        *(_line(f"note: {note}", f"{count:,}") for note, count in total.notes.items()),
+        *(f"note, {count:,} times: {note}" for note, count in total.notes.items()),
         *([_line("  for training", f"{report.num_train:,}")] if report.num_validation else []),
         *([_line("  for validation", f"{report.num_validation:,}")] if report.num_validation else []),
         _line("tokens", f"{total.total_tokens:,}"),

@@ -107,8 +107,10 @@ def _targets(model: PreTrainedModel, adapter: AdapterSection) -> str | list[str]
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(adapter.lora_target_modules, str):
         if not any(re.fullmatch(adapter.lora_target_modules, name) for name in names):
+            as_list = f"; write [{adapter.lora_target_modules}] for all modules of this name"
+            hint = as_list if any(name.endswith(f".{adapter.lora_target_modules}") for name in names) else ""
             raise ConfigError(
-                f"lora_target_modules: {adapter.lora_target_modules!r} matches the whole name of no module"
+                f"lora_target_modules: {adapter.lora_target_modules!r} matches the whole name of no module{hint}"
             )
         return adapter.lora_target_modules
     targets = list(adapter.lora_target_modules or [])

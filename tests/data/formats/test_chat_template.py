@@ -60,14 +60,27 @@ def test_eot_tokens_are_trained_where_eos_does_not_occur(runs: ShowRuns) -> None
     assert trained(shown) == ["reply", "last<|eot_id|>"]
 
 
-def test_a_template_without_the_eos_token_is_noted(build_format: BuildFormat) -> None:
-    notes = build_format(type="chat_template", chat_template="llama3").notes
-    assert list(notes) == [
-        "the end of a turn is not trained: eos_token '</s>' does not occur in the chat template; "
-        "name the template's own end token in eot_tokens"
+def notes_of(build_format: BuildFormat, **entry: object) -> list[str]:
+    """Build the format, read one row, and return what it noted."""
+    chat = build_format(type="chat_template", **entry)
+    chat(talk(*TURNS))
+    return list(chat.notes)
+
+
+def test_a_template_without_the_eos_token_is_noted_for_each_row(build_format: BuildFormat) -> None:
+    assert notes_of(build_format, chat_template="llama3")[0] == (
+        "WARNING the end of a turn is not trained, so the model will not stop: eos_token '</s>' is not in the chat "
+        "template; set special_tokens.eos_token or eot_tokens to the template's own"
+    )
+    assert not notes_of(build_format, chat_template="llama3", data={"eot_tokens": ["<|eot_id|>"]})
+
+
+def test_a_marker_that_the_tokenizer_cuts_into_pieces_is_noted(build_format: BuildFormat) -> None:
+    template = "{# <|comment|> #}{% for m in messages %}<|zzz|>{{ m.content }}{{ eos_token }}{% endfor %}"
+
+    assert notes_of(build_format, chat_template_jinja=template) == [
+        "WARNING the template's '<|zzz|>' is several tokens here; add it under tokens or special_tokens"
     ]
-    with_tokens = build_format(type="chat_template", chat_template="llama3", data={"eot_tokens": ["<|eot_id|>"]})
-    assert not with_tokens.notes
 
 
 @pytest.mark.parametrize(

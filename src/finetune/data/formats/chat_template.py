@@ -3,8 +3,9 @@
 The same tokens and labels as Axolotl 0.19 (``chat_template``), in time linear in the number of turns.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from finetune.config.data import DataSection, DatasetEntry
@@ -36,11 +37,14 @@ class ChatTemplateFormat:
     """Template's roles."""
     train_on_inputs: bool
     end_rules: tuple[EndRule, ...]
+    faults: tuple[str, ...] = ()
+    """What is wrong with template and tokenizer together, noted for every row."""
     notes: Counter[str] = field(default_factory=Counter)
     chunk_len: int | None = None
 
     def __call__(self, row: Row) -> Sample:
         """Return the conversation as one piece."""
+        self.notes.update(self.faults)
         chat = self.read(row)
         ends_of_all = any(rule.train_on == "all" for rule in self.end_rules)
         trained = {i for i, turn in enumerate(chat.turns) if self._is_trained(turn)}
@@ -89,19 +93,30 @@ def build_chat_template(entry: DatasetEntry, data: DataSection, tokenizer: Token
     else:
         template = load_chat_template(data.chat_template, data.chat_template_jinja, tokenizer)
     reader = build_reader(entry, template)
-    chat = ChatTemplateFormat(
+    return ChatTemplateFormat(
         read=reader,
         render=ChatRenderer(template, tokenizer.special_tokens_map),
         roles_to_train=frozenset(reader.roles.get(role, role) for role in entry.roles_to_train),
         train_on_inputs=data.train_on_inputs,
         end_rules=tuple(dict.fromkeys(end_rules(entry, data, template, tokenizer))),
+        faults=tuple(_faults(data, template, tokenizer)),
     )
+
+
+def _faults(data: DataSection, template: str, tokenizer: Tokenizer) -> Iterator[str]:
     if not data.eot_tokens and tokenizer.eos_token and not _mentions_eos(template, tokenizer.eos_token):
-        chat.notes[
-            f"the end of a turn is not trained: eos_token {tokenizer.eos_token!r} does not occur in the chat "
-            "template; name the template's own end token in eot_tokens"
-        ] += 1
-    return chat
+        yield (
+            f"WARNING the end of a turn is not trained, so the model will not stop: eos_token {tokenizer.eos_token!r} "
+            "is not in the chat template; set special_tokens.eos_token or eot_tokens to the template's own"
+        )
+    for marker in _split_markers(template, tokenizer):
+        yield f"WARNING the template's {marker!r} is several tokens here; add it under tokens or special_tokens"
+
+
+def _split_markers(template: str, tokenizer: Tokenizer) -> list[str]:
+    """Return markers such as ``<|im_start|>`` that the template writes and the tokenizer cuts into pieces."""
+    markers = dict.fromkeys(re.findall(r"<\|\w+\|>", _without_comments(template)))
+    return [marker for marker in markers if len(tokenizer(marker, add_special_tokens=False)["input_ids"]) > 1]
 
 
 def end_rules(entry: DatasetEntry, data: DataSection, template: str, tokenizer: Tokenizer) -> list[EndRule]:
@@ -122,7 +137,12 @@ def end_rules(entry: DatasetEntry, data: DataSection, template: str, tokenizer: 
 
 
 def _mentions_eos(template: str, eos: str) -> bool:
-    return eos in template or "eos_token" in template
+    code = _without_comments(template)
+    return eos in code or "eos_token" in code
+
+
+def _without_comments(template: str) -> str:
+    return re.sub(r"\{#.*?#\}", "", template, flags=re.DOTALL)
 
 
 def _single_id(token: str, template: str, tokenizer: Tokenizer) -> int:
