@@ -12,6 +12,7 @@ import click
 
 from finetune import __version__
 from finetune.cli.console import DEBUG
+from finetune.cli.exit_code import exit_code_for_launcher
 from finetune.errors import FinetuneError, nearest
 
 COMMANDS = {
@@ -50,7 +51,11 @@ def app() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that fits the outcome (see :mod:`finetune.errors`)."""
-    words = sys.argv[1:] if arguments is None else arguments
+    with exit_code_for_launcher():
+        _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _main(words: list[str]) -> None:
     try:
         app.main(args=words, prog_name="finetune", standalone_mode=False)
     except FinetuneError as error:
