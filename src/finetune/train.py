@@ -1,9 +1,8 @@
-"""The whole story of a run, top to bottom: :func:`run`.
+"""The whole story of a run, top to bottom: :func:`run`.  Every process of a run lives through it.
 
 ``accelerate launch -m finetune.train config.yml`` starts this module; it is the ``finetune train`` command.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,21 +12,24 @@ if __name__ == "__main__":  # before the heavy imports, so that a faulty file is
     main(["train", *sys.argv[1:]])
     sys.exit()
 
+import torch
 from transformers import set_seed
 
 from finetune.config import RunConfig
-from finetune.errors import ConfigError, LaunchError
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, build_model
-from finetune.model.precision import choose_precision
+from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
 from finetune.preprocess import preprocess
+from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, write_config, write_record
 from finetune.training.callbacks import MetricsCallback, StopCallback
 from finetune.training.checkpoints import claim_output_dir, find_resume
+from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
+from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
-from finetune.training.isolation import check_isolation
+from finetune.training.isolation import IsolationCallback
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
@@ -41,18 +43,23 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False) -> Path
         FinetuneError: one of its subclasses, for everything that a user can cause or meet.
         Stopped: a signal came; a checkpoint was saved before.
     """
-    # 1. What is asked for can be done here.
-    refuse_several_processes(config)
-    resume = find_resume(config.training)
-    hardware = Hardware(choose_precision(config.training), choose_attention(config.model))
+    # 1. What is asked for can be done here, by these processes.
+    engine, precision = connect(config)
+    main = engine.place.is_main
+    resume = engine.on_main(lambda: find_resume(config.training, engine))
+    hardware = Hardware(precision, choose_attention(config.model))
     output_dir = Path(config.training.output_dir)
 
-    # 2. Rows become tokens.
+    # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
     narrator.data(ready.data)
-    moved = claim_output_dir(output_dir, resuming=resume is not None, replace=replace)
+    moved = engine.on_main(lambda: claim_output_dir(output_dir, resuming=resume is not None, replace=replace))
     narrator.output(output_dir, moved, resume)
-    write_config(config, ready.data.report, output_dir)
+    if main:
+        write_config(config, ready.data.report, output_dir)
+    batches = build_batches(config.data, ready.data, ready.tokenizer, flatten=hardware.attention.flatten)
+    steps = plan(config.training, batches, precision, engine)
+    narrator.steps(steps.cadence, engine)
 
     # 3. Weights become trainable.
     set_seed(config.training.seed)
@@ -61,42 +68,38 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False) -> Path
     narrator.model(hardware, trainable)
 
     # 4. Training.
-    batches = build_batches(config.data, ready.data, ready.tokenizer, flatten=hardware.attention.flatten)
-    if config.data.sample_packing or config.data.eval_sample_packing:
-        check_isolation(trainable.model, hardware, vocabulary[0], narrator.say)
-    cadence = plan(config.training, batches)
-    narrator.steps(cadence)
-    sampler = Sampler(config.training, ready.tokenizer, hardware.precision, ready.data.validation)
+    sampler = Sampler(config.training, ready.tokenizer, precision, ready.data.validation, engine)
     before = sampler.answers(trainable.model)
-    stop = StopCallback(narrator.say)
+    stop = StopCallback(narrator.say, engine)
     watchers = [ProgressCallback(narrator.console), MetricsCallback(output_dir / "metrics.jsonl"), stop]
+    if config.data.sample_packing or config.data.eval_sample_packing:
+        watchers.append(IsolationCallback(hardware, vocabulary[0], narrator.say))
     with open_trackers(config.tracking, output_dir, config.render(), narrator.say) as trackers:
-        result = fit(config.training, hardware, trainable, batches, cadence, [*watchers, *trackers], resume)
+        result = fit(config.training, steps, trainable, batches, [*watchers, *trackers], resume)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
-        # 5. What came out.
-        save_final(trainable.model, ready.tokenizer, output_dir, trainable.stored_dtype)
+        # 5. What came out, written by the main process.
+        save_final(trainable, ready.tokenizer, output_dir, main=main)
         samples = sampler.compare(before, sampler.answers(trainable.model))
-        write_record(RunRecord(config, ready, trainable.summary, cadence, result, samples), output_dir)
-    publish(config.card, output_dir, narrator.say)
+        if main:
+            write_record(RunRecord(config, ready, trainable.summary, steps, result, samples), output_dir)
+    if main:
+        publish(config.card, output_dir, narrator.say)
     narrator.result(output_dir, result, samples)
+    stop_engine(engine)
     return output_dir
 
 
-def refuse_several_processes(config: RunConfig) -> None:
-    """Training runs in one process; more would each train on everything and write over each other.
+def connect(config: RunConfig) -> tuple[Engine, Precision]:
+    """Find the other processes, and settle what DeepSpeed and the precision are.
 
     Raises:
-        ConfigError: the configuration asks for DeepSpeed.
-        LaunchError: the process was started as one of several.
+        ConfigError: the DeepSpeed file is missing, faulty, or contradicts the YAML.
+        HardwareError: a device lacks what was asked for.
+        LaunchError: the processes do not find each other.
     """
-    if config.distributed.deepspeed:
-        raise ConfigError(
-            f"deepspeed: {config.distributed.deepspeed} spreads a run over several processes, "
-            "and this version trains in one; add --deepspeed null"
-        )
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1:
-        raise LaunchError(
-            f"started as one of {world_size} processes, and this version trains in one; use --num_processes 1"
-        )
+    place = this_process()
+    found = load_deepspeed(config.distributed, Path(config.source.file))
+    precision = choose_precision(config.training, deepspeed=found is not None)
+    settings = resolve_deepspeed(found, config.training, precision, place.world_size, cpu=not torch.cuda.is_available())
+    return start_engine(place, settings), precision

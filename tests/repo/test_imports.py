@@ -14,17 +14,18 @@ from tests.repo.source import MODULES, SOURCE, all_imports, module_name, parse, 
 STORY = {"train", "preprocess", "record", "narration", "publish"}
 """Top-level modules that tell what a run does; they may import every package."""
 
-STEPS = {"config", "data", "model", "training", "evaluation", "card", "compat", "errors"}
+STEPS = {"config", "data", "model", "training", "evaluation", "card", "compat", "errors", "processes"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "errors": set(),
     "compat": {"errors"},
+    "processes": {"errors"},
     "config": {"errors"},
     "data": {"config", "errors"},
     "model": {"config", "errors", "compat"},
-    "training": {"config", "data", "model", "errors", "compat"},
+    "training": {"config", "data", "model", "errors", "compat", "processes"},
     "evaluation": {"config", "data", "model", "errors", "compat"},
     "card": set(),
     "launch": {"config", "errors"},

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.training.sections import ALONE
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import HealthError, Stopped
@@ -51,7 +52,7 @@ def test_a_resumed_run_writes_no_step_twice(arguments: TrainingArguments, tmp_pa
 def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: TrainingArguments, tmp_path: Path) -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
-    callback, control = StopCallback(said.append), TrainerControl()
+    callback, control = StopCallback(said.append, ALONE), TrainerControl()
     callback.on_train_begin(arguments, TrainerState(), control)
 
     signal.raise_signal(signal.SIGTERM)
@@ -66,7 +67,7 @@ def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: Train
 
 
 def test_a_run_that_was_stopped_says_how_to_go_on(arguments: TrainingArguments, tmp_path: Path) -> None:
-    callback = StopCallback(lambda _: None)
+    callback = StopCallback(lambda _: None, ALONE)
     callback.received = signal.SIGTERM
 
     with pytest.raises(Stopped, match=r"stopped by SIGTERM after step 3 of 9; .*checkpoint-3 is saved\. .* --resume"):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from finetune.model.sharded import gathered, true_shape
+
 
 def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[int]) -> bool:
     """Give each added token a row: the mean of the rows of the old tokens, in and out.
@@ -18,7 +20,7 @@ def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[
     """
     if not added_ids:
         return False
-    num_rows: int = model.get_input_embeddings().weight.shape[0]
+    num_rows: int = true_shape(model.get_input_embeddings().weight)[0]
     old_rows = min(*added_ids, num_rows)
     grew = vocab_size > num_rows
     if grew:
@@ -31,5 +33,6 @@ def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[
     }
     with torch.no_grad():
         for weight in matrices.values():
-            weight[rows.to(weight.device)] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
+            with gathered([weight], writer=0):
+                weight[rows.to(weight.device)] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
     return grew

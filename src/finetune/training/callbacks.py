@@ -9,11 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import HealthError, Stopped
 from finetune.model.freeze import FrozenRows
 from finetune.training.cadence import Cadence
+from finetune.training.engine import Engine, check_engine
 
 
 class CadenceCallback(TrainerCallback):  # type: ignore[misc]
@@ -40,7 +42,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Drop the rows of steps that a resumed run takes again."""
-        if self.path.is_file():
+        if state.is_world_process_zero and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
             self.path.write_text("".join(kept), encoding="utf-8")
@@ -70,6 +72,18 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
                 )
 
 
+class EngineCallback(TrainerCallback):  # type: ignore[misc]
+    """Makes sure that the engine that was asked for trains, and gives each process its own dropout."""
+
+    def __init__(self, engine: Engine, trainer: Trainer) -> None:
+        self.engine = engine
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        check_engine(self.engine, self.trainer.model_wrapped, args.world_size)
+        torch.manual_seed(args.seed + self.engine.place.rank)  # a resumed run gets its own state back after this
+
+
 class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
     """Puts rows outside the unfrozen ranges back after each update."""
 
@@ -83,13 +97,20 @@ class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]
-    """Ctrl-C and SIGTERM save a checkpoint at the end of the step and stop; a second signal ends at once."""
+    """Ctrl-C and SIGTERM save a checkpoint at the end of the step and stop; a second signal ends at once.
+
+    A signal to one process stops all of them at the same step.
+    """
 
     EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # noqa: RUF012 - read only
+    ECHO_S = 5.0
+    """A launcher passes on what the terminal has sent to its processes already; within this time it is one request."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], engine: Engine) -> None:
         self.say = say
+        self.engine = engine
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def raise_if_stopped(self, last_step: int, total_steps: int, output_dir: Path) -> None:
@@ -106,7 +127,9 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
             self._previous[number] = signal.signal(number, self._receive)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.received is not None:
+        number = self.engine.largest(self.received or 0, args.device)
+        if number:
+            self.received = signal.Signals(number)
             control.should_save = True
             control.should_training_stop = True
             control.should_evaluate = False
@@ -117,8 +140,11 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if self.engine.place.launched and time.monotonic() - self._received_at < self.ECHO_S:
+                return
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        self._received_at = time.monotonic()
         self.say(
             f"{self.received.name}: saving a checkpoint at the end of this step, then stopping (once more ends at once)"
         )

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers import PrinterCallback as DefaultPrinter
 
 from finetune.config.data import DataSection
 from finetune.config.training import TrainingSection
 from finetune.data.collate import PackedCollator, PackedDataset, PaddedCollator, SampleDataset, SupervisedCollator
 from finetune.data.prepare import PreparedData
-from finetune.model.build import Hardware, TrainableModel
+from finetune.model.build import TrainableModel
+from finetune.model.precision import Precision
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
-from finetune.training.callbacks import CadenceCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.engine import Engine
+from finetune.training.sampling import EpochCallback, EvenSampler
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -62,40 +65,67 @@ def build_batches(
     )
 
 
-def plan(training: TrainingSection, batches: Batches) -> Cadence:
-    """Compute the run's steps from the number of batches."""
-    num_items = len(batches.train)  # type: ignore[arg-type]
-    num_batches = -(-num_items // training.micro_batch_size)
-    return plan_cadence(training, num_batches, has_validation=batches.validation is not None)
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is known of the training before there are weights."""
+
+    engine: Engine
+    cadence: Cadence
+    arguments: TrainingArguments
+    sampler: EvenSampler
+
+
+def plan(training: TrainingSection, batches: Batches, precision: Precision, engine: Engine) -> TrainingPlan:
+    """Compute the run's steps from the number of batches, and set the Trainer's arguments."""
+    world_size, has_validation = engine.place.world_size, batches.validation is not None
+    per_step = training.micro_batch_size * world_size
+    num_batches = -(-len(batches.train) // per_step)  # type: ignore[arg-type]
+    cadence = plan_cadence(training, num_batches, has_validation=has_validation)
+    sampler = EvenSampler(
+        batches.train,
+        per_step if world_size > 1 else 1,
+        per_step * training.gradient_accumulation_steps,
+        training.seed,
+        by_length=training.group_by_length,
+    )
+    arguments = build_arguments(training, cadence, precision, engine, has_validation=has_validation)
+    return TrainingPlan(engine, cadence, arguments, sampler)
 
 
 def fit(
     training: TrainingSection,
-    hardware: Hardware,
+    plan: TrainingPlan,
     trainable: TrainableModel,
     batches: Batches,
-    cadence: Cadence,
     callbacks: Sequence[TrainerCallback],
     resume: Path | None,
 ) -> FitResult:
     """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked."""
     trainer = CausalTrainer(
         model=trainable.model,
-        args=build_arguments(training, cadence, hardware.precision, has_validation=batches.validation is not None),
+        args=plan.arguments,
         train_dataset=batches.train,
         eval_dataset=batches.validation,
         data_collator=batches.collator,
         validation_collator=batches.validation_collator,
+        training_sampler=plan.sampler,
         compute_metrics=token_mean_loss,
-        callbacks=[CadenceCallback(cadence), HealthCallback(), *_own_callbacks(training, trainable), *callbacks],
+        callbacks=[
+            CadenceCallback(plan.cadence),
+            EpochCallback(plan.sampler),
+            HealthCallback(),
+            *_own_callbacks(training, trainable),
+            *callbacks,
+        ],
     )
     trainer.remove_callback(DefaultPrinter)
+    trainer.add_callback(EngineCallback(plan.engine, trainer))
     output = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return FitResult(
         log_history=tuple(trainer.state.log_history),
         runtime_s=output.metrics["train_runtime"],
         last_step=trainer.state.global_step,
-        total_steps=cadence.total_steps,
+        total_steps=plan.cadence.total_steps,
     )
 
 

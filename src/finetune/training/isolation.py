@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.data.collate import PackedCollator
 from finetune.errors import HardwareError
@@ -12,6 +13,20 @@ from finetune.model.build import Hardware
 
 LENGTH = 8
 """Tokens of each sample of the probe."""
+
+
+class IsolationCallback(TrainerCallback):  # type: ignore[misc]
+    """Makes the proof before the first step, on every process, where the engine holds the weights ready."""
+
+    def __init__(self, hardware: Hardware, vocab_size: int, say: Callable[[str], None]) -> None:
+        self.hardware = hardware
+        self.vocab_size = vocab_size
+        self.say = say
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        check_isolation(kwargs["model"], self.hardware, self.vocab_size, self.say)
 
 
 def check_isolation(model: torch.nn.Module, hardware: Hardware, vocab_size: int, say: Callable[[str], None]) -> None:

@@ -2,28 +2,33 @@
 
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import CheckpointError
+from finetune.model.build import TrainableModel
+from finetune.model.sharded import whole_weights
 
 
-def save_final(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, dtype: torch.dtype
-) -> None:
+def save_final(trainable: TrainableModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, *, main: bool) -> None:
     """Write an adapter, or whole weights in the format of the base, with tokenizer and chat template.
+
+    To be called by every process, because ZeRO-3 gathers the weights from all of them; the main one writes.
 
     Raises:
         CheckpointError: a written tensor is empty, or the folder has no weights.
     """
-    if isinstance(model, PeftModel):
-        model.save_pretrained(output_dir)
+    model, dtype = trainable.model, trainable.stored_dtype
+    is_adapter = isinstance(model, PeftModel)
+    weights = whole_weights(model, None if is_adapter else dtype, keep=main)
+    if not main:
+        return
+    if is_adapter:
+        model.save_pretrained(output_dir, state_dict=weights)
     else:
         model.config.use_cache = True
         model.config.dtype = dtype
-        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         model.save_pretrained(output_dir, state_dict=weights)
     tokenizer.save_pretrained(output_dir)
     check_weights(output_dir)

@@ -16,8 +16,11 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
     trained tokens, and the quotient of the totals is the loss.
     """
 
-    def __init__(self, *args: Any, data_collator: Any, validation_collator: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, data_collator: Any, validation_collator: Any, training_sampler: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, data_collator=data_collator, **kwargs)
+        self.training_sampler = training_sampler
         self.training_collator = data_collator
         self.validation_collator = validation_collator
 
@@ -28,6 +31,10 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = self.training_collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Deal the rows out by :class:`finetune.training.sampling.EvenSampler`; transformers' own place to say so."""
+        return self.training_sampler
 
     def prediction_step(
         self,
