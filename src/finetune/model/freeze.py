@@ -9,7 +9,7 @@ import torch
 
 from finetune.config.model import ROW_RANGE
 from finetune.errors import ConfigError, HealthError, nearest
-from finetune.model.sharded import is_sharded, local_part, true_shape
+from finetune.model.sharded import is_sharded, local_part, refresh, true_shape
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,7 @@ class FrozenRows:
     """Holds the rows that must not move and puts them back after each optimizer step.
 
     A zero gradient is not enough: weight decay, and the momentum of a resumed run, move rows that have none.  Where
-    ZeRO-3 has spread a tensor, each process holds and restores what it has of the frozen rows, without a word to the
-    others.
+    ZeRO-3 has spread a tensor, each process holds and restores what it has of the frozen rows.
     """
 
     def __init__(self, model: torch.nn.Module, ranges: Sequence[RowRange]) -> None:
@@ -157,3 +156,4 @@ class FrozenRows:
         with torch.no_grad():
             for parameter, span, values in self.kept:
                 local_part(parameter)[0][span] = values
+        refresh(list({id(parameter): parameter for parameter, _, _ in self.kept}.values()))

@@ -30,6 +30,15 @@ def local_part(parameter: torch.Tensor) -> tuple[torch.Tensor, int]:
     return part, part.numel() * torch.distributed.get_rank()
 
 
+def refresh(parameters: Sequence[torch.Tensor]) -> None:
+    """Bring changed local parts into the whole copies that ZeRO-3 keeps of small tensors; a collective."""
+    kept_whole = [p for p in parameters if is_sharded(p) and p.numel() == true_shape(p).numel()]
+    if kept_whole:
+        state = kept_whole[0]
+        state.partition(kept_whole)  # type: ignore[attr-defined]
+        state.all_gather(kept_whole)  # type: ignore[attr-defined]
+
+
 def gathered(parameters: Sequence[torch.Tensor], *, writer: int | None = None) -> AbstractContextManager[Any]:
     """Hold ``parameters`` whole on every process; what process ``writer`` changes goes back to all of them.
 

@@ -90,6 +90,10 @@ class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
     def __init__(self, rows: FrozenRows) -> None:
         self.rows = rows
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """ZeRO keeps a copy of its own, in which the rows decay, and a resumed run begins with that copy."""
+        self.rows.restore()
+
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
