@@ -69,6 +69,16 @@ def test_each_signal_reaches_the_launcher_once(name: str, tmp_path: Path) -> Non
     assert process.wait(timeout=20) == 130
 
 
+def test_a_launcher_does_not_outlive_the_command_that_started_it(tmp_path: Path) -> None:
+    log, ready = tmp_path / "log", tmp_path / "ready"
+    script = f'trap "echo got > {log}; exit 1" TERM; echo > {ready}; while :; do sleep 0.05; done'
+    process = subprocess.Popen([sys.executable, "-c", PARENT, script])
+    wait_for(ready)
+    process.kill()
+    process.wait()
+    wait_for(log)
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 20
     while not path.exists():

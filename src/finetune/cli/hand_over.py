@@ -1,7 +1,9 @@
 """Handing a run to a launcher: start it, pass signals on to it, and end as its processes ended."""
 
+import ctypes
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +11,9 @@ from types import FrameType
 
 from finetune.cli.exit_code import EXIT_CODE_FILE
 from finetune.errors import LaunchError
+
+PR_SET_PDEATHSIG = 1
+"""``prctl``'s name for it, in linux/prctl.h."""
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -33,6 +38,11 @@ def hand_over(command: Sequence[str], environment: Mapping[str, str]) -> int:
     )
 
 
+def _end_with_parent() -> None:
+    """In the new process: ask the kernel for a SIGTERM when the one that started it dies, by SIGKILL for instance."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a command to its end; signals that reach this process reach it, each once."""
     early: list[int] = []
@@ -48,7 +58,12 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     previous = {number: signal.signal(number, forward) for number in FORWARDED if number not in ignored}
     try:
         # a session of its own: Ctrl-C goes to every process of the terminal, and twice means "at once"
-        process = subprocess.Popen(command, env=dict(environment), start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here yet
+        )
         for number in early:
             process.send_signal(number)
         exit_code = process.wait()
