@@ -10,6 +10,7 @@ from finetune.data.prepare import PreparedData
 from finetune.data.report import render
 from finetune.model.build import TrainableModel
 from finetune.training.cadence import Cadence
+from finetune.training.engine import Engine
 from finetune.training.fit import FitResult
 from finetune.training.samples import SampleAnswers
 
@@ -64,8 +65,10 @@ class Narrator:
         counts = f"{trainable.summary.num_trained:,} of {trainable.summary.num_parameters:,}"
         self.say(f"training {counts} parameters ({share:.2%})")
 
-    def steps(self, cadence: Cadence) -> None:
-        """Say how long the run is."""
+    def steps(self, cadence: Cadence, engine: Engine) -> None:
+        """Say how long the run is, and who takes part in it."""
+        if engine.connected:
+            self.say(f"processes: {engine.place.world_size}, {engine.name}")
         if cadence.warmup_steps >= cadence.total_steps:
             self.say("WARNING warm-up is as long as the run: the learning rate never reaches its peak")
         self.say(

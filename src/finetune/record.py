@@ -22,8 +22,7 @@ from finetune.errors import ConfigError
 from finetune.model.base import read_metadata
 from finetune.model.build import TrainableModel
 from finetune.preprocess import Preprocessed
-from finetune.training.cadence import Cadence
-from finetune.training.fit import FitResult
+from finetune.training.fit import FitResult, TrainingPlan
 from finetune.training.samples import SampleAnswers, write_samples
 
 RESOLVED = "config.resolved.yml"
@@ -43,7 +42,7 @@ class RunRecord:
     config: RunConfig
     ready: Preprocessed
     trainable: TrainableModel
-    cadence: Cadence
+    plan: TrainingPlan
     result: FitResult
     samples: Sequence[SampleAnswers]
 
@@ -100,7 +99,7 @@ def gather_facts(record: RunRecord, plot_file: str | None) -> card.CardFacts:
         yaml_text=config.source.text,
         overrides=yaml.safe_dump(overrides, sort_keys=False, allow_unicode=True) if overrides else "",
         finetune_version=__version__,
-        hyperparameters=_hyperparameters(config, record.cadence),
+        hyperparameters=_hyperparameters(config, record.plan),
         framework_versions=tuple(
             (label, importlib.metadata.version(package))
             for label, package in _FRAMEWORKS
@@ -135,7 +134,7 @@ def _is_local(path: str) -> bool:
     return Path(path).expanduser().exists()
 
 
-def _hyperparameters(config: RunConfig, cadence: Cadence) -> card.Hyperparameters:
+def _hyperparameters(config: RunConfig, plan: TrainingPlan) -> card.Hyperparameters:
     training = config.training
     return card.Hyperparameters(
         learning_rate=training.learning_rate,
@@ -150,8 +149,10 @@ def _hyperparameters(config: RunConfig, cadence: Cadence) -> card.Hyperparameter
         lr_scheduler_type=training.lr_scheduler,
         num_epochs=training.num_epochs,
         max_steps=training.max_steps,
-        warmup_steps=cadence.warmup_steps,
+        warmup_steps=plan.cadence.warmup_steps,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
+        distributed_type=plan.engine.distributed_type,
+        num_devices=plan.engine.place.world_size,
     )
 
 

@@ -1,9 +1,8 @@
-"""The whole story of a run, top to bottom: :func:`run`.
+"""The whole story of a run, top to bottom: :func:`run`.  Every process of a run lives through it.
 
 ``accelerate launch -m finetune.train config.yml`` starts this module; it is the ``finetune train`` command.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -18,20 +17,22 @@ from transformers import set_seed
 
 from finetune.card.redact import redact
 from finetune.config import RunConfig
-from finetune.errors import ConfigError, LaunchError
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, build_model
 from finetune.model.positions import check_positions
-from finetune.model.precision import choose_precision
+from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
 from finetune.preprocess import preprocess
+from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, write_config, write_record
 from finetune.training.callbacks import MetricsCallback, StopCallback
 from finetune.training.checkpoints import find_resume
+from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
+from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
-from finetune.training.isolation import check_isolation
-from finetune.training.output import claim_output_dir
+from finetune.training.isolation import IsolationCallback
+from finetune.training.output import Claim, claim_output_dir
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
@@ -45,23 +46,22 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False) -> Path
         FinetuneError: one of its subclasses, for everything that a user can cause or meet.
         Stopped: a signal came; a checkpoint was saved before.
     """
-    # 1. What is asked for can be done here.
-    refuse_several_processes(config)
-    resume = find_resume(config.training)
-    precision = choose_precision(config.training)
+    # 1. What is asked for can be done here, by these processes.
+    engine, precision = connect(config)
+    main = engine.place.is_main
     hardware = Hardware(precision, choose_attention(config.model, precision))
-    output_dir, prepared_dir = Path(config.training.output_dir), Path(config.data.dataset_prepared_path)
-    goes_on = resume is not None and resume.parent.resolve() == output_dir.resolve()
-    if resume:
-        refuse_changed_config(config, resume)
+    output_dir = Path(config.training.output_dir)
+    resume = engine.on_main(lambda: find_start(config, engine))
+    claim = engine.only_main(lambda: claim_output(config, resume, replace=replace))
+    narrator.output(output_dir, claim.moved if claim else None, resume)
 
-    claim = claim_output_dir(output_dir, prepared_dir, resuming=goes_on, replace=replace)
-    narrator.output(output_dir, claim.moved, resume)
-
-    # 2. Rows become tokens.
+    # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
     narrator.data(ready.data)
-    write_config(config, ready.data.report, output_dir)
+    if main:
+        write_config(config, ready.data.report, output_dir)
+    steps = plan(config.training, ready.data, hardware, engine)
+    narrator.steps(steps.cadence, engine)
 
     # 3. Weights become trainable.
     set_seed(config.training.seed)
@@ -71,49 +71,62 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False) -> Path
 
     # 4. Training.
     batches = build_batches(config.data, ready.data, ready.tokenizer, trainable.hardware)
-    if config.data.sample_packing or config.data.eval_sample_packing:
-        check_isolation(trainable, len(ready.tokenizer), narrator.say)
-    cadence = plan(config.training, batches)
-    narrator.steps(cadence)
-    sampler = Sampler(config.training, ready.tokenizer, precision, ready.data.validation)
+    sampler = Sampler(config.training, ready.tokenizer, precision, ready.data.validation, engine)
     before = sampler.answers(trainable.model)
     metrics, resolved = MetricsCallback(output_dir / "metrics.jsonl"), redact(config.render())
     with (
-        StopCallback(narrator.say) as stop,
+        StopCallback(narrator.say, engine) as stop,
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         watchers = [progress, metrics, *trackers, stop]
-        result = fit(config.training, trainable, batches, cadence, watchers, resume)
+        if config.data.sample_packing or config.data.eval_sample_packing:
+            watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
+        result = fit(config.training, steps, trainable, batches, watchers, resume)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
-        # 5. What came out.
-        save_final(trainable.model, ready.tokenizer, output_dir, trainable.stored)
+        # 5. What came out, written by the main process.
+        save_final(trainable, ready.tokenizer, output_dir, main=main)
         samples = sampler.compare(before, sampler.answers(trainable.model))
-        write_record(RunRecord(config, ready, trainable, cadence, result, samples), output_dir)
-    publish(config.card, output_dir, narrator.say)
+        if main:
+            write_record(RunRecord(config, ready, trainable, steps, result, samples), output_dir)
+    if main:
+        publish(config.card, output_dir, narrator.say)
     narrator.result(output_dir, result, samples)
+    stop_engine(engine)
     return output_dir
 
 
-def refuse_several_processes(config: RunConfig) -> None:
-    """Training runs in one process; more would each train on everything and write over each other.
+def connect(config: RunConfig) -> tuple[Engine, Precision]:
+    """Find the other processes, and settle what DeepSpeed and the precision are.
 
     Raises:
-        ConfigError: the configuration asks for DeepSpeed.
-        LaunchError: the process was started as one of several.
+        ConfigError: the DeepSpeed file is missing, faulty, or contradicts the YAML.
+        HardwareError: a device lacks what was asked for.
+        LaunchError: the processes do not find each other.
     """
-    if config.distributed.deepspeed:
-        raise ConfigError(
-            f"deepspeed: {config.distributed.deepspeed} spreads a run over several processes, "
-            "and this version trains in one; add --deepspeed null"
-        )
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
-        raise LaunchError(
-            f"{torch.cuda.device_count()} GPUs are visible, and this version trains on one; set CUDA_VISIBLE_DEVICES=0"
-        )
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1:
-        raise LaunchError(
-            f"started as one of {world_size} processes, and this version trains in one; use --num_processes 1"
-        )
+    place = this_process()
+    found = load_deepspeed(config.distributed, Path(config.source.file))
+    precision = choose_precision(config.training, deepspeed=found is not None)
+    settings = resolve_deepspeed(found, config.training, precision, place.world_size, cpu=not torch.cuda.is_available())
+    return start_engine(place, settings), precision
+
+
+def find_start(config: RunConfig, engine: Engine) -> Path | None:
+    """Return the checkpoint to go on from, whose run had the same values; None for a fresh start.
+
+    Raises:
+        CheckpointError: see :func:`find_resume`.
+        ConfigError: a key that changes the result differs.
+    """
+    resume = find_resume(config.training, engine)
+    if resume:
+        refuse_changed_config(config, resume)
+    return resume
+
+
+def claim_output(config: RunConfig, resume: Path | None, *, replace: bool) -> Claim:
+    """Take ``output_dir`` for this run, which may go on in it; see :func:`claim_output_dir`."""
+    output_dir, prepared_dir = Path(config.training.output_dir), Path(config.data.dataset_prepared_path)
+    goes_on = resume is not None and resume.parent.resolve() == output_dir.resolve()
+    return claim_output_dir(output_dir, prepared_dir, resuming=goes_on, replace=replace)

@@ -38,7 +38,6 @@ TESTED_ELSEWHERE = {
         "cli/merge_lora.py",
         "cli/options.py",
         "cli/preprocess.py",
-        "cli/train.py",
         "cli/validate.py",
     ),
     "what formats are made of: every test of a format and of data/test_tokenize.py builds and compares it": (

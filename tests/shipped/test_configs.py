@@ -1,6 +1,5 @@
 """Every configuration that is shipped loads, says what it needs, and names its own command."""
 
-import json
 import re
 from itertools import takewhile
 from pathlib import Path
@@ -21,7 +20,6 @@ from finetune.model.summary import summarize_parameters
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yml"))
 RUNS = [*CONFIGS, *sorted((ROOT / "examples").rglob("config*.yml"))]
-DEEPSPEED = sorted((ROOT / "deepspeed_configs").rglob("*.json"))
 
 SHAPES: dict[str, PretrainedConfig] = {
     "smollm2-135m": LlamaConfig(
@@ -137,10 +135,3 @@ def test_the_memory_in_the_table_is_what_the_weights_come_to(path: Path) -> None
     assert f"{said} for weights, gradients and optimizer" in " ".join(opening(path))
     computed = memory_gb(load_config(path), SHAPES[path.parent.name])
     assert float(said.removesuffix(" GB")) == pytest.approx(computed, rel=0.01)
-
-
-@pytest.mark.parametrize("path", DEEPSPEED or [None], ids=lambda path: path and relative(path))
-def test_a_deepspeed_configuration_is_json(path: Path | None) -> None:
-    if path is None:
-        pytest.skip("no deepspeed_configs/*.json in this version")
-    assert isinstance(json.loads(path.read_text(encoding="utf-8")), dict)

@@ -10,7 +10,8 @@ from finetune.config import load_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-TEXTS = [README, *sorted((ROOT / "configs").rglob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
+FOLDERS = [ROOT / name for name in ("configs", "deepspeed_configs", "examples")]
+TEXTS = [README, *sorted(path for folder in FOLDERS for path in folder.rglob("*.md"))]
 
 ENTRY = re.compile(r"^(?P<indent>[\s│]*)(?:[├└]──\s)?(?P<name>[\w./<>*-]+)")
 

@@ -1,7 +1,7 @@
 """The translation into TrainingArguments."""
 
 import torch
-from tests.training.sections import training_section
+from tests.training.sections import ALONE, training_section
 from transformers import TrainingArguments
 
 from finetune.model.precision import Precision
@@ -12,7 +12,7 @@ from finetune.training.cadence import plan_cadence
 def build(*, has_validation: bool = True, dtype: torch.dtype = torch.float32, **changes: object) -> TrainingArguments:
     section = training_section(output_dir="/nonexistent/x", **changes)
     cadence = plan_cadence(section, 100, has_validation=has_validation)
-    return build_arguments(section, cadence, Precision(dtype), has_validation=has_validation)
+    return build_arguments(section, cadence, Precision(dtype), ALONE, has_validation=has_validation)
 
 
 def test_every_number_of_the_optimization_arrives() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.sections import ALONE
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import HealthError, Stopped
@@ -67,7 +68,7 @@ def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: Train
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
     control = TrainerControl()
-    with StopCallback(said.append) as callback:
+    with StopCallback(said.append, ALONE) as callback:
         signal.raise_signal(signal.SIGTERM)
         callback.on_step_end(arguments, TrainerState(global_step=3), control)
         with pytest.raises(KeyboardInterrupt):
@@ -82,7 +83,7 @@ def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: Train
 
 
 def test_a_run_that_was_stopped_says_how_to_go_on(arguments: TrainingArguments, tmp_path: Path) -> None:
-    callback = StopCallback(lambda _: None)
+    callback = StopCallback(lambda _: None, ALONE)
     callback.received = signal.SIGTERM
 
     with pytest.raises(Stopped, match=r"stopped by SIGTERM after step 3 of 9; .*checkpoint-3 is saved\. .* --resume"):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.training.sections import training_section
+from tests.training.sections import ALONE, training_section
 
 from finetune.errors import CheckpointError
 from finetune.training.checkpoints import find_resume
@@ -21,7 +21,7 @@ def checkpoint(folder: Path, step: int, **changes: str | None) -> Path:
 
 
 def find(output_dir: Path, **changes: object) -> Path | None:
-    return find_resume(training_section(output_dir=str(output_dir), **changes))
+    return find_resume(training_section(output_dir=str(output_dir), **changes), ALONE)
 
 
 def test_a_fresh_start_unless_asked(tmp_path: Path) -> None:

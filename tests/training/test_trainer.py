@@ -74,6 +74,7 @@ def make_trainer(model: LlamaForCausalLM, output_dir: Path, batch_size: int = 4)
         eval_dataset=rows(),
         data_collator=collator,
         validation_collator=collator,
+        training_sampler=None,
         compute_metrics=token_mean_loss,
     )
 

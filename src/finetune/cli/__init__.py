@@ -7,11 +7,14 @@ import importlib
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 import click
 
 from finetune import __version__
 from finetune.cli.console import DEBUG
+from finetune.cli.exit_code import exit_code_for_launcher
+from finetune.cli.peers import hide_echoes, lost_peer, speaks_for_all
 from finetune.errors import FinetuneError, nearest
 
 COMMANDS = {
@@ -50,17 +53,34 @@ def app() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that fits the outcome (see :mod:`finetune.errors`)."""
-    words = sys.argv[1:] if arguments is None else arguments
+    with exit_code_for_launcher():
+        _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _main(words: list[str]) -> None:
+    hide_echoes()
     try:
         app.main(args=words, prog_name="finetune", standalone_mode=False)
     except FinetuneError as error:
+        _fail(error, words)
+    except click.ClickException as error:
+        if speaks_for_all():
+            error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        if speaks_for_all():
+            click.echo("finetune: interrupted", err=True)
+        sys.exit(130)
+    except RuntimeError as error:
+        lost = lost_peer(error)
+        if lost is None:
+            raise
+        _fail(lost, words)
+
+
+def _fail(error: FinetuneError, words: list[str]) -> NoReturn:
+    if speaks_for_all():
         if "--debug" in words or os.environ.get(DEBUG):
             traceback.print_exc()
         click.echo(f"finetune: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("finetune: interrupted", err=True)
-        sys.exit(130)
+    sys.exit(error.exit_code)

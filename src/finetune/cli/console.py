@@ -1,9 +1,11 @@
 """The terminal, and the noise that libraries make on it."""
 
+import io
 import logging
 import os
+import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,15 +17,38 @@ DEBUG = "FINETUNE_DEBUG"
 def open_console(*, debug: bool) -> "Console":
     """Return the console that a command talks to, with libraries quiet unless ``debug``.
 
-    To be called before a heavy library is imported: several read their settings on import.
+    To be called before a heavy library is imported: several read their settings on import.  Of several processes the
+    main one alone speaks; with ``debug`` all do, each line with the rank in front.
     """
     from rich.console import Console
 
+    from finetune.processes import this_process
+
+    place = this_process()
     if debug:
         os.environ[DEBUG] = "1"
-    else:
-        quiet_libraries()
-    return Console(soft_wrap=True)
+        lines = RankedLines(place.rank) if place.world_size > 1 else None
+        return Console(soft_wrap=True, file=cast("IO[str] | None", lines))
+    quiet_libraries()
+    return Console(soft_wrap=True, quiet=not place.is_main)
+
+
+class RankedLines(io.TextIOBase):
+    """Standard output with ``[rank N]`` at the head of each line; whole lines, so that processes do not mix them."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.started = ""
+
+    def write(self, text: str) -> int:
+        """Pass on the lines that are complete."""
+        *lines, self.started = (self.started + text).split("\n")
+        sys.stdout.write("".join(f"[rank {self.rank}] {line}\n" for line in lines))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written to the terminal."""
+        sys.stdout.flush()
 
 
 def quiet_libraries() -> None:

@@ -26,6 +26,13 @@ Sample = dict[str, IntArray]
 Batch = dict[str, Any]
 """What the model is called with."""
 
+BLANK = -1
+"""Index of a row without a trained token: it fills the last batch of an epoch where several processes share it."""
+
+
+def _blank() -> Sample:
+    return {"input_ids": np.zeros(1, np.int32), "labels": np.full(1, IGNORE_INDEX, np.int32)}
+
 
 class SampleDataset(Dataset[Sample]):
     """Prepared samples for a data loader, one sample an item."""
@@ -37,6 +44,8 @@ class SampleDataset(Dataset[Sample]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
+        if index == BLANK:
+            return _blank()
         sample: Sample = self.samples[index]
         return sample
 
@@ -59,6 +68,8 @@ class PackedDataset(Dataset[list[Sample]]):
         return self.plan.num_bins
 
     def __getitem__(self, index: int) -> list[Sample]:
+        if index == BLANK:
+            return [_blank()]
         return [self.samples[sample] for sample in self.plan.bin(index).tolist()]
 
 

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from finetune.config.adapter import AdapterSection
-from finetune.errors import ConfigError, ModelError, nearest
+from finetune.errors import ConfigError, HardwareError, ModelError, nearest
+from finetune.model.sharded import is_sharded
 
 
 def add_adapter(
@@ -24,6 +25,7 @@ def add_adapter(
 
     Raises:
         ConfigError: a target matches no module.
+        HardwareError: rows of added tokens and ZeRO-3 on a CPU.
         ModelError: ``lora_model_dir`` holds no adapter, or one that does not fit.
     """
     if quantized:
@@ -36,6 +38,7 @@ def add_adapter(
     _check_modules_to_save(model, adapter)
     arguments: dict[str, Any] = {}
     if added_ids and not _saves_embeddings(model, adapter):
+        _refuse_sharded_rows(model)
         arguments["trainable_token_indices"] = {name: list(added_ids) for name in _embedding_names(model)}
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -61,6 +64,15 @@ def _train_in_float32(model: PeftModel) -> PeftModel:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def _refuse_sharded_rows(model: PreTrainedModel) -> None:
+    """PEFT (0.21) collects the rows of added tokens on the current GPU, whatever device the run has."""
+    if is_sharded(model.get_input_embeddings().weight) and not torch.cuda.is_available():
+        raise HardwareError(
+            "tokens: with an adapter and ZeRO-3 the rows of added tokens can be trained on GPUs only. "
+            "Use ZeRO-1 or 2, or lora_modules_to_save with both embeddings"
+        )
 
 
 def _refuse_other_shape(adapter: AdapterSection, loaded: PeftModel) -> None:

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from finetune.errors import ModelError
+from finetune.model.sharded import gathered, true_shape
 
 
 def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[int]) -> bool:
@@ -21,7 +22,7 @@ def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[
     Raises:
         ModelError: the base has fewer embeddings than its own tokenizer has tokens.
     """
-    num_rows: int = model.get_input_embeddings().weight.shape[0]
+    num_rows: int = true_shape(model.get_input_embeddings().weight)[0]
     if vocab_size - len(added_ids) > num_rows:
         raise ModelError(
             f"the tokenizer has {vocab_size - len(added_ids)} tokens and the model {num_rows} embeddings; "
@@ -41,5 +42,6 @@ def add_token_rows(model: PreTrainedModel, vocab_size: int, added_ids: Sequence[
     }
     with torch.no_grad():
         for weight in matrices.values():
-            weight[rows.to(weight.device)] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
+            with gathered([weight], writer=0):
+                weight[rows.to(weight.device)] = weight[:old_rows].float().mean(dim=0).to(weight.dtype)
     return grew

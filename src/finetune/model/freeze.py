@@ -9,6 +9,7 @@ import torch
 
 from finetune.config.model import ROW_RANGE
 from finetune.errors import ConfigError, HealthError, nearest
+from finetune.model.sharded import is_sharded, local_part, refresh, true_shape
 from finetune.model.stored import StoredFormat
 
 
@@ -58,14 +59,14 @@ def unfreeze(model: torch.nn.Module, patterns: Sequence[str]) -> Unfrozen:
         names = [name for name in parameters if re.search(expression, name)]
         count = 0
         for name in names:
-            tensor = parameters[name]
+            shape = true_shape(parameters[name])
             if rows is None:
                 whole.add(name)
-                count += tensor.numel()
+                count += shape.numel()
             else:
-                start, stop = _bounds(rows, tensor.shape[0], pattern, name)
+                start, stop = _bounds(rows, shape[0], pattern, name)
                 ranges[name].append((start, stop))
-                count += tensor[start:stop].numel()
+                count += (stop - start) * shape[1:].numel()
         matches.append(PatternMatch(pattern, len(names), count))
         if not names:
             warnings.append(f"unfrozen_parameters: '{pattern}' matches no parameter.{_near(expression, parameters)}")
@@ -128,29 +129,35 @@ def _mask_gradient(parameter: torch.nn.Parameter, rows: RowRange) -> None:
 
 
 def cast_frozen(model: torch.nn.Module, stored: StoredFormat) -> None:
-    """Hold the parameters that do not train in the format that the base has them in: nothing of them is rounded."""
+    """Hold the parameters that do not train in the format that the base has them in: nothing of them is rounded.
+
+    What ZeRO-3 has spread stays as it is loaded: DeepSpeed casts it itself.
+    """
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and not is_sharded(parameter):
             parameter.data = parameter.data.to(stored.of(name))
 
 
 class FrozenRows:
     """Holds the rows that must not move and puts them back after each optimizer step.
 
-    A zero gradient is not enough: weight decay, and the momentum of a resumed run, move rows that have none.
+    A zero gradient is not enough: weight decay, and the momentum of a resumed run, move rows that have none.  Where
+    ZeRO-3 has spread a tensor, each process holds and restores what it has of the frozen rows.
     """
 
     def __init__(self, model: torch.nn.Module, ranges: Sequence[RowRange]) -> None:
         parameters = dict(model.named_parameters())
-        self.kept = []
+        self.kept: list[tuple[torch.Tensor, slice, torch.Tensor]] = []
         for rows in ranges:
-            tensor = parameters[rows.name]
-            before, after = tensor.data[: rows.start].clone(), tensor.data[rows.stop :].clone()
-            self.kept.append((tensor, rows, before, after))
+            parameter = parameters[rows.name]
+            width = true_shape(parameter)[1:].numel()
+            part, first = local_part(parameter)
+            start, stop = (min(max(row * width - first, 0), part.numel()) for row in (rows.start, rows.stop))
+            self.kept += [(parameter, span, part[span].clone()) for span in (slice(0, start), slice(stop, None))]
 
     def restore(self) -> None:
         """Write the held rows back."""
         with torch.no_grad():
-            for tensor, rows, before, after in self.kept:
-                tensor.data[: rows.start] = before
-                tensor.data[rows.stop :] = after
+            for parameter, span, values in self.kept:
+                local_part(parameter)[0][span] = values
+        refresh(list({id(parameter): parameter for parameter, _, _ in self.kept}.values()))

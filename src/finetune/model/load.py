@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from finetune.compat import keep_4bit_trainable_on_cpu
@@ -40,7 +41,8 @@ def load_model(
         "trust_remote_code": model.trust_remote_code,
         "dtype": dtype,
         "quantization_config": quantization(model, precision),
-        "device_map": {"": _device()},
+        # with ZeRO-3 each tensor is spread over the processes as it is read, and lies on no device whole
+        "device_map": None if is_deepspeed_zero3_enabled() else {"": _device()},
         "use_safetensors": True,
     }
     try:

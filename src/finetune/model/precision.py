@@ -31,11 +31,12 @@ class Precision:
         return torch.autocast(device, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
 
-def choose_precision(training: TrainingSection) -> Precision:
+def choose_precision(training: TrainingSection, *, deepspeed: bool = False) -> Precision:
     """Resolve ``bf16``, ``fp16`` and ``tf32`` for the device at hand.
 
     ``bf16: auto`` means bfloat16 where the device has the units for it, else float16 on CUDA (as Axolotl does) and
-    float32 on a CPU, where float16 trains badly and slowly.
+    float32 on a CPU, where float16 trains badly and slowly.  With DeepSpeed a CPU computes in float32: transformers
+    takes bfloat16 on a CPU only where it may drop DeepSpeed.
 
     Raises:
         HardwareError: a format was asked for by name and the device lacks it.
@@ -49,6 +50,8 @@ def choose_precision(training: TrainingSection) -> Precision:
         return Precision(torch.float16)
     if training.bf16 is False:
         return Precision(torch.float32)
+    if deepspeed and not cuda:
+        return Precision(torch.float32, "bf16: with DeepSpeed on a CPU this run computes in float32")
     supported = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else cpu_has_bf16()
     if training.bf16 is True:
         if cuda and not supported:

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from finetune.model.base import BaseModelSource
+from finetune.model.sharded import whole_weights
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -42,18 +43,14 @@ def read_stored_format(base: BaseModelSource, default: torch.dtype) -> StoredFor
     return StoredFormat(default, by_name)
 
 
-def save_weights(model: PreTrainedModel, folder: Path, stored: StoredFormat) -> None:
+def save_weights(model: PreTrainedModel, folder: Path, stored: StoredFormat, *, main: bool = True) -> None:
     """Write ``model`` as an ordinary folder, each tensor on the CPU and in its stored format.
 
-    Tensors that share memory (tied embeddings) still share it afterwards, so they are written once.
+    Where ZeRO-3 has spread the weights every process has to call this, and the ``main`` one writes.
     """
-    converted: dict[int, torch.Tensor] = {}
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in converted:
-            dtype = stored.of(name) if tensor.is_floating_point() else tensor.dtype
-            converted[tensor.data_ptr()] = tensor.detach().to("cpu", dtype)
-        weights[name] = converted[tensor.data_ptr()]
+    weights = whole_weights(model, stored.of, keep=main)
+    if not main:
+        return
     model.save_pretrained(folder, state_dict=weights)
     # save_pretrained writes the format that the model has in memory
     model.config.dtype = stored.default

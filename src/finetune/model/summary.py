@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from finetune.model.sharded import true_shape
+
 
 @dataclass(frozen=True)
 class ParameterGroup:
@@ -39,12 +41,14 @@ def summarize_parameters(model: torch.nn.Module) -> ParameterSummary:
     """Count tensors, parameters, bits and bytes, trained and frozen.
 
     A 4-bit tensor of bitsandbytes packs two parameters in a byte; its own record of the original shape is counted.
+    Tensors that ZeRO-3 has spread over processes count whole.
     """
     totals: dict[tuple[bool, int], list[int]] = {}
     for parameter in model.parameters():
         state = vars(parameter).get("quant_state")
-        count = state.shape.numel() if state is not None else parameter.numel()
-        num_bytes = parameter.numel() * parameter.element_size()
+        stored = true_shape(parameter).numel()
+        count = state.shape.numel() if state is not None else stored
+        num_bytes = stored * parameter.element_size()
         bits = round(8 * num_bytes / count) if count else 8 * parameter.element_size()
         group = totals.setdefault((parameter.requires_grad, bits), [0, 0, 0])
         for position, amount in enumerate((1, count, num_bytes)):

@@ -1,5 +1,6 @@
 """The configuration in the words of transformers' ``TrainingArguments``."""
 
+import copy
 from typing import Any
 
 import torch
@@ -8,15 +9,20 @@ from transformers import TrainingArguments
 from finetune.config.training import TrainingSection
 from finetune.model.precision import Precision
 from finetune.training.cadence import Cadence
+from finetune.training.engine import Engine
 
 NEVER = 10**9
 """A step count that no run reaches: cadences are set by :class:`finetune.training.callbacks.CadenceCallback`."""
 
 
 def build_arguments(
-    training: TrainingSection, cadence: Cadence, precision: Precision, *, has_validation: bool
+    training: TrainingSection, cadence: Cadence, precision: Precision, engine: Engine, *, has_validation: bool
 ) -> TrainingArguments:
-    """Return the arguments of one run."""
+    """Return the arguments of one run.
+
+    With ZeRO-3 they have to be made before the weights are loaded and kept until the end: loading asks them, through
+    a weak reference, whether to shard.
+    """
     scheduler, scheduler_kwargs = _scheduler(training)
     strategy = {"best": "best", "no": "no"}.get(training.save_strategy or "", "steps")
     return TrainingArguments(
@@ -41,7 +47,10 @@ def build_arguments(
         bf16=precision.bf16,
         fp16=precision.fp16,
         tf32=training.tf32 or None,
-        use_cpu=not torch.cuda.is_available(),
+        # with use_cpu accelerate would drop DeepSpeed without a word
+        use_cpu=not torch.cuda.is_available() and engine.deepspeed is None,
+        deepspeed=copy.deepcopy(engine.deepspeed),
+        accelerator_config={"use_configured_state": engine.connected},
         gradient_checkpointing=training.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False, **training.gradient_checkpointing_kwargs},
         logging_steps=cadence.logging_steps,

@@ -10,11 +10,12 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import HealthError, Stopped
 from finetune.model.freeze import FrozenRows
 from finetune.training.cadence import Cadence
+from finetune.training.engine import Engine, check_engine
 from finetune.training.trainer import not_finite
 
 
@@ -42,7 +43,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Drop the rows of steps that a resumed run takes again."""
-        if self.path.is_file():
+        if state.is_world_process_zero and self.path.is_file():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
             self.path.write_text("".join(kept), encoding="utf-8")
@@ -81,11 +82,41 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
             raise HealthError(f"step {state.global_step}: the validation loss is {loss}; the weights are damaged")
 
 
+class EngineCallback(TrainerCallback):  # type: ignore[misc]
+    """Makes sure that the engine that was asked for trains, and gives each process its own dropout.
+
+    DeepSpeed keeps gradients to itself and applies them in its backward pass, so that a norm that is not finite shows
+    only afterwards: nothing more is saved then.
+    """
+
+    def __init__(self, engine: Engine, trainer: Trainer) -> None:
+        self.engine = engine
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        check_engine(self.engine, self.trainer.model_wrapped, args.world_size)
+        torch.manual_seed(args.seed + self.engine.place.rank)  # a resumed run gets its own state back after this
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.engine.deepspeed is None or args.fp16:
+            return
+        norm = float(self.trainer.model_wrapped.get_global_grad_norm() or 0.0)
+        if not math.isfinite(norm):
+            raise HealthError(
+                f"step {state.global_step}: the gradient norm is {norm}, and DeepSpeed has taken the step; the last "
+                "checkpoint is whole. Lower learning_rate, add warmup_steps, or use bf16 in place of fp16"
+            )
+
+
 class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
     """Puts rows outside the unfrozen ranges back after each update."""
 
     def __init__(self, rows: FrozenRows) -> None:
         self.rows = rows
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """ZeRO keeps a copy of its own, in which the rows decay, and a resumed run begins with that copy."""
+        self.rows.restore()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -94,13 +125,20 @@ class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]
-    """Ctrl-C and SIGTERM save a checkpoint at the end of the step and stop; a second signal ends at once."""
+    """Ctrl-C and SIGTERM save a checkpoint at the end of the step and stop; a second signal ends at once.
+
+    A signal to one process stops all of them at the same step.
+    """
 
     EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # noqa: RUF012 - read only
+    ECHO_S = 5.0
+    """A launcher passes on what the terminal has sent to its processes already; within this time it is one request."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], engine: Engine) -> None:
         self.say = say
+        self.engine = engine
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def raise_if_stopped(self, last_step: int, total_steps: int, output_dir: Path) -> None:
@@ -122,19 +160,33 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
             signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.received is not None:
+        if self._all_stop(args):
+            self._stop(control)
             control.should_evaluate = False
-            self.on_evaluate(args, state, control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A signal that came during an evaluation needs no further step."""
-        if self.received is not None:
-            control.should_save = True
-            control.should_training_stop = True
+        if self._all_stop(args):
+            self._stop(control)
+
+    def _all_stop(self, args: TrainingArguments) -> bool:
+        """Whether any process got a signal; each takes it as its own."""
+        number = self.engine.largest(self.received or 0, args.device)
+        if number and self.received is None:
+            self.received = signal.Signals(number)
+            self._received_at = time.monotonic()
+        return bool(number)
+
+    def _stop(self, control: TrainerControl) -> None:
+        control.should_save = True
+        control.should_training_stop = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if self.engine.place.launched and time.monotonic() - self._received_at < self.ECHO_S:
+                return
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
+        self._received_at = time.monotonic()
         plan = "saving a checkpoint after this step (or evaluation), then stopping; once more ends at once"
         self.say(f"{self.received.name}: {plan}")

@@ -6,16 +6,25 @@ from pathlib import Path
 
 from finetune.config.training import TrainingSection
 from finetune.errors import CheckpointError
+from finetune.training.engine import Engine
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
-def find_resume(training: TrainingSection) -> Path | None:
+def find_resume(training: TrainingSection, engine: Engine) -> Path | None:
     """Return the checkpoint to resume from, or None for a fresh start.
 
     Raises:
-        CheckpointError: a checkpoint was named and is missing or incomplete, or output_dir holds only broken ones.
+        CheckpointError: a checkpoint was named and is missing or incomplete, output_dir holds only broken ones, or
+            it was saved by another number of processes or another engine.
     """
+    path = _choose(training)
+    if path:
+        _refuse_other_layout(path, engine)
+    return path
+
+
+def _choose(training: TrainingSection) -> Path | None:
     if training.resume_from_checkpoint:
         path = Path(training.resume_from_checkpoint)
         missing = _missing(path)
@@ -42,6 +51,39 @@ def resume_step(checkpoint: Path) -> int:
     return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
 
 
+def _refuse_other_layout(path: Path, engine: Engine) -> None:
+    """Random states, row order and optimizer shards belong to one number of processes and one way to share them."""
+    world_size, sharding = num_processes(path), _sharding(path)
+    now = "" if engine.deepspeed is None else _SHARDINGS[engine.zero_stage]
+    if world_size in (0, engine.place.world_size) and sharding == now:
+        return
+    saved, current = (
+        f"{count} process{'' if count == 1 else 'es'} {f'with {kind}' if kind else 'without DeepSpeed'}"
+        for count, kind in ((world_size or 1, sharding), (engine.place.world_size, now))
+    )
+    raise CheckpointError(
+        f"{path} was saved by {saved}, and this run has {current}; its optimizer states and random states cannot be "
+        "dealt out anew. Go on with the number of processes and the deepspeed: file that it was saved with"
+    )
+
+
+_SHARDINGS = ("DeepSpeed without ZeRO", "ZeRO-1 or 2", "ZeRO-1 or 2", "ZeRO-3")
+
+
+def num_processes(path: Path) -> int:
+    """Return how many processes saved a checkpoint: each left its random state; 0 where none did."""
+    return 1 if (path / "rng_state.pth").is_file() else len(list(path.glob("rng_state_*.pth")))
+
+
+def _sharding(path: Path) -> str:
+    """Say how DeepSpeed shared the states out, from the files that it left; nothing without DeepSpeed."""
+    if not list(path.glob("global_step*")):
+        return ""
+    if list(path.glob("global_step*/*zero_pp_rank_*model_states.pt")):
+        return _SHARDINGS[3]
+    return _SHARDINGS[1 if list(path.glob("global_step*/*_optim_states.pt")) else 0]
+
+
 def checkpoints(output_dir: Path) -> list[Path]:
     """Return the checkpoint folders of ``output_dir`` by step, oldest first."""
     numbered = [
@@ -65,5 +107,11 @@ def _missing(path: Path) -> str:
         return "trainer_state.json is damaged"
     if not any((path / name).is_file() for name in _WEIGHTS):
         return "no weights"
-    needed = ("optimizer.pt", "scheduler.pt")
+    if _sharding(path) in _SHARDINGS[1:]:
+        num_shards = len(list(path.glob("global_step*/*_optim_states.pt")))
+        if num_shards < num_processes(path):
+            return f"optimizer states of {num_shards} of {num_processes(path)} processes"
+        needed: tuple[str, ...] = ("latest",)
+    else:
+        needed = ("latest",) if _sharding(path) else ("optimizer.pt", "scheduler.pt")
     return next((f"no {name}" for name in needed if not (path / name).is_file()), "")

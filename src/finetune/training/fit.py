@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers import PrinterCallback as DefaultPrinter
 
 from finetune.config.data import DataSection
 from finetune.config.training import TrainingSection
 from finetune.data.collate import PackedCollator, PackedDataset, PaddedCollator, SampleDataset, SupervisedCollator
 from finetune.data.prepare import PreparedData
+from finetune.errors import CheckpointError
 from finetune.model.build import Hardware, TrainableModel
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
-from finetune.training.callbacks import CadenceCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
 from finetune.training.checkpoints import resume_step
+from finetune.training.engine import Engine
+from finetune.training.sampler import EpochCallback, EvenSampler
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -46,6 +49,41 @@ class FitResult:
     """Validation loss of the weights that training ended with; None without validation data."""
 
 
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is known of the training before there are weights."""
+
+    engine: Engine
+    cadence: Cadence
+    arguments: TrainingArguments
+    sampler: EvenSampler
+
+
+def plan(training: TrainingSection, prepared: PreparedData, hardware: Hardware, engine: Engine) -> TrainingPlan:
+    """Compute the run's steps from the number of batches, and set the Trainer's arguments."""
+    world_size, has_validation = engine.place.world_size, prepared.validation is not None
+    rows = training_rows(prepared)
+    per_step = training.micro_batch_size * world_size
+    cadence = plan_cadence(training, -(-len(rows) // per_step), has_validation=has_validation)
+    sampler = EvenSampler(
+        len(rows),
+        per_step if world_size > 1 else 1,
+        per_step * training.gradient_accumulation_steps,
+        training.seed,
+        lengths=rows.lengths.tolist() if training.group_by_length and isinstance(rows, SampleDataset) else None,
+    )
+    arguments = build_arguments(training, cadence, hardware.precision, engine, has_validation=has_validation)
+    if world_size > 1 and hardware.attention.flatten and prepared.validation_packing:
+        # several processes tell the bins of an evaluation apart by rows, and a flat batch has one row
+        arguments.per_device_eval_batch_size = 1
+    return TrainingPlan(engine, cadence, arguments, sampler)
+
+
+def training_rows(prepared: PreparedData) -> SampleDataset | PackedDataset:
+    """Return the samples, or where a plan was made the bins of samples, that training draws from."""
+    return PackedDataset(prepared.train, prepared.packing) if prepared.packing else SampleDataset(prepared.train)
+
+
 def build_batches(
     data: DataSection, prepared: PreparedData, tokenizer: PreTrainedTokenizerBase, hardware: Hardware
 ) -> Batches:
@@ -54,13 +92,12 @@ def build_batches(
         tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, hardware.attention.flatten
     )
     padded = PaddedCollator(tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len)
-    train = PackedDataset(prepared.train, prepared.packing) if prepared.packing else SampleDataset(prepared.train)
     validation: Dataset[Any] | None = None
     if prepared.validation is not None:
         plan = prepared.validation_packing
         validation = PackedDataset(prepared.validation, plan) if plan else SampleDataset(prepared.validation)
     return Batches(
-        train,
+        training_rows(prepared),
         validation,
         tokenizer,
         SupervisedCollator(packed if prepared.packing else padded),
@@ -68,39 +105,38 @@ def build_batches(
     )
 
 
-def plan(training: TrainingSection, batches: Batches) -> Cadence:
-    """Compute the run's steps from the number of batches."""
-    num_items = len(batches.train)  # type: ignore[arg-type]
-    num_batches = -(-num_items // training.micro_batch_size)
-    return plan_cadence(training, num_batches, has_validation=batches.validation is not None)
-
-
 def fit(
     training: TrainingSection,
+    plan: TrainingPlan,
     trainable: TrainableModel,
     batches: Batches,
-    cadence: Cadence,
     callbacks: Sequence[TrainerCallback],
     resume: Path | None,
 ) -> FitResult:
     """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked."""
     trainer = CausalTrainer(
         model=trainable.model,
-        args=build_arguments(
-            training, cadence, trainable.hardware.precision, has_validation=batches.validation is not None
-        ),
+        args=plan.arguments,
         train_dataset=batches.train,
         eval_dataset=batches.validation,
         processing_class=batches.tokenizer,
         data_collator=batches.collator,
         validation_collator=batches.validation_collator,
-        group_by_length=training.group_by_length,
+        training_sampler=plan.sampler,
         compute_metrics=token_mean_loss,
-        callbacks=[CadenceCallback(cadence), HealthCallback(), *_own_callbacks(training, trainable), *callbacks],
+        callbacks=[
+            CadenceCallback(plan.cadence),
+            EpochCallback(plan.sampler),
+            HealthCallback(),
+            *_own_callbacks(training, trainable),
+            *callbacks,
+        ],
     )
     trainer.remove_callback(DefaultPrinter)
+    trainer.add_callback(EngineCallback(plan.engine, trainer))
     started = time.monotonic()
-    if resume and resume_step(resume) >= cadence.total_steps:
+    if resume and resume_step(resume) >= plan.cadence.total_steps:
+        _refuse_sharded(plan.engine, resume)
         trainer.load_checkpoint(resume)
     else:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -111,7 +147,7 @@ def fit(
         log_history=history,
         runtime_s=time.monotonic() - started,
         last_step=trainer.state.global_step,
-        total_steps=cadence.total_steps,
+        total_steps=plan.cadence.total_steps,
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
     )
 
@@ -123,3 +159,11 @@ def _own_callbacks(training: TrainingSection, trainable: TrainableModel) -> list
     if training.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
     return callbacks
+
+
+def _refuse_sharded(engine: Engine, resume: Path) -> None:
+    if engine.deepspeed is not None:
+        raise CheckpointError(
+            f"{resume} is the end of its run, and there is nothing left to train. Its weights are in it; "
+            "for a new run use --replace or another output_dir"
+        )

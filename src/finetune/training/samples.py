@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.config.training import TrainingSection
 from finetune.model.precision import Precision
+from finetune.training.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,15 @@ class Sampler:
         tokenizer: PreTrainedTokenizerBase,
         precision: Precision,
         validation: Sequence[dict[str, Any]] | None,
+        engine: Engine,
     ) -> None:
         self.max_new_tokens = training.eval_max_new_tokens
         self.tokenizer = tokenizer
         self.precision = precision
         rows = ((row["input_ids"].tolist(), row["labels"].tolist()) for row in validation or ())
-        self.prompts = choose_prompts(rows, tokenizer, training.eval_table_size) if training.eval_table_size else []
+        # with ZeRO-3 no process holds weights to answer with outside of the training steps
+        num_prompts = training.eval_table_size if engine.zero_stage < 3 else 0
+        self.prompts = choose_prompts(rows, tokenizer, num_prompts) if num_prompts else []
 
     def answers(self, model: PreTrainedModel) -> list[str]:
         """Return the model's answer to each prompt."""

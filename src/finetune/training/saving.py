@@ -4,29 +4,34 @@ from pathlib import Path
 
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import CheckpointError
-from finetune.model.stored import StoredFormat, save_weights
+from finetune.model.build import TrainableModel
+from finetune.model.sharded import whole_weights
+from finetune.model.stored import save_weights
 
 
-def save_final(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, stored: StoredFormat
-) -> None:
+def save_final(trainable: TrainableModel, tokenizer: PreTrainedTokenizerBase, output_dir: Path, *, main: bool) -> None:
     """Write an adapter, or whole weights in the format of the base, with tokenizer and chat template.
 
     An adapter holds the rows of added tokens by themselves, so the embedding matrices are not written beside them.
+    To be called by every process, because ZeRO-3 gathers the weights from all of them; the main one writes.
 
     Raises:
         CheckpointError: a written tensor is empty, or the folder has no weights.
     """
+    model = trainable.model
     if isinstance(model, PeftModel):
-        model.save_pretrained(output_dir, save_embedding_layers=False)
-        model.generation_config.save_pretrained(output_dir)
+        weights = whole_weights(model, keep=main)
+        if main:
+            model.save_pretrained(output_dir, state_dict=weights, save_embedding_layers=False)
+            model.generation_config.save_pretrained(output_dir)
     else:
-        save_weights(model, output_dir, stored)
-    tokenizer.save_pretrained(output_dir)
-    check_weights(output_dir)
+        save_weights(model, output_dir, trainable.stored, main=main)
+    if main:
+        tokenizer.save_pretrained(output_dir)
+        check_weights(output_dir)
 
 
 def check_weights(folder: Path) -> int:

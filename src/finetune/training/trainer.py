@@ -5,12 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, TrainerState
 
-from finetune.data.collate import SampleDataset
 from finetune.errors import HealthError
-from finetune.training.sampler import LengthGroupedSampler
 
 
 class CausalTrainer(Trainer):  # type: ignore[misc]
@@ -22,12 +19,12 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *args: Any, data_collator: Any, validation_collator: Any, group_by_length: bool = False, **kwargs: Any
+        self, *args: Any, data_collator: Any, validation_collator: Any, training_sampler: Any, **kwargs: Any
     ) -> None:
         super().__init__(*args, data_collator=data_collator, **kwargs)
+        self.training_sampler = training_sampler
         self.training_collator = data_collator
         self.validation_collator = validation_collator
-        self.group_by_length = group_by_length
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Make validation batches with their own collator: they may be padded where training packs."""
@@ -37,12 +34,17 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.data_collator = self.training_collator
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Take one forward and backward pass; refuse a loss that is not finite before it moves anything."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Take one forward pass; refuse a loss that is not finite before the backward pass, where DeepSpeed steps."""
+        outcome = super().compute_loss(*args, **kwargs)
+        loss = outcome[0] if isinstance(outcome, tuple) else outcome
         if not torch.isfinite(loss):
             raise HealthError(not_finite("the loss", loss.item(), self.state.global_step + 1))
-        return loss
+        return outcome
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Deal the rows out by :class:`finetune.training.sampler.EvenSampler`; transformers' own place to say so."""
+        return self.training_sampler
 
     def prediction_step(
         self,
@@ -67,15 +69,6 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         """Take weights and log from a checkpoint without training on: the run in it has reached its last step."""
         self._load_from_checkpoint(str(path))
         self.state = TrainerState.load_from_json(str(path / "trainer_state.json"))
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if not self.group_by_length:
-            sampler: Sampler[int] | None = super()._get_train_sampler(dataset)
-            return sampler
-        assert isinstance(dataset, SampleDataset)
-        step_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(dataset.lengths.tolist(), step_size, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: reading them back would run whatever is in them."""

@@ -1,0 +1,102 @@
+"""Real launches on the CPU: how many processes train, how they end, and what the exit code says."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.distributed.small_run import finish, kill_rank, losses, run, start, wait_for_steps, write_run
+
+TRAIN = ("-m", "finetune", "train")
+ENDLESS = ("--max_steps", 100000, "--evals_per_epoch", "null", "--eval_strategy", "no")
+ACCELERATE_CONFIG = {
+    "compute_environment": "LOCAL_MACHINE",
+    "distributed_type": "MULTI_GPU",  # without a GPU: gloo processes; MULTI_CPU would start mpirun
+    "num_processes": 2,
+    "num_machines": 1,
+    "machine_rank": 0,
+    "main_process_port": 0,
+    "mixed_precision": "no",
+    "use_cpu": False,
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def accelerate_config(tmp_path: Path) -> Path:
+    path = tmp_path / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(ACCELERATE_CONFIG))
+    return path
+
+
+def num_devices(output_dir: Path) -> int:
+    """Return what the card says; a run of one process says nothing."""
+    found = re.search(r"^- num_devices: (\d+)$", (output_dir / "README.md").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 1
+
+
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_two_processes_train_on_a_cpu(config: Path, tmp_path: Path, launcher: str) -> None:
+    words = ["--launcher", launcher, "--num-processes", 2, "--output_dir", tmp_path / "out"]
+    output = run(*TRAIN, config, *words)
+    assert num_devices(tmp_path / "out") == 2
+    assert len(losses(tmp_path / "out")) == 3
+    assert output.count("step 3/3") == 2, "training and validation loss, each said once"
+
+
+def test_accelerate_launch_works_as_it_is(config: Path, tmp_path: Path) -> None:
+    module = ("-m", "finetune.train", config, "--output_dir", tmp_path / "out")
+    run("-m", "accelerate.commands.launch", "--num_processes", 1, *module, HF_HOME=str(tmp_path))
+    assert num_devices(tmp_path / "out") == 1
+
+
+def test_accelerate_launch_works_with_its_own_configuration(
+    config: Path, tmp_path: Path, accelerate_config: Path
+) -> None:
+    module = ("-m", "finetune.train", config, "--output_dir", tmp_path / "out")
+    run("-m", "accelerate.commands.launch", "--config_file", accelerate_config, *module)
+    assert num_devices(tmp_path / "out") == 2
+
+
+def test_train_hands_an_accelerate_configuration_on(config: Path, tmp_path: Path, accelerate_config: Path) -> None:
+    run(*TRAIN, config, "--output_dir", tmp_path / "out", "--", "--config_file", accelerate_config)
+    assert num_devices(tmp_path / "out") == 2
+
+
+def test_torchrun_works_as_it_is(config: Path, tmp_path: Path) -> None:
+    module = ("-m", "finetune.train", config, "--output_dir", tmp_path / "out")
+    run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, *module)
+    assert num_devices(tmp_path / "out") == 2
+
+
+def test_the_exit_code_of_a_process_gets_past_its_launcher(config: Path, tmp_path: Path) -> None:
+    """Every process misses the base model and ends with 4, which the launcher turns into 1."""
+    absent = tmp_path / "absent"
+    exit_code, output = finish(start(*TRAIN, config, "--num-processes", 2, "--base_model", absent))
+    assert exit_code == 4, output
+    assert output.count(f"finetune: base_model: there is no folder {absent}") == 1
+
+
+def test_a_stop_is_passed_on_and_reported_as_one(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(*TRAIN, config, "--launcher", "torchrun", "--num-processes", 2, *ENDLESS, "--output_dir", out)
+    wait_for_steps(process, out, 3)
+    process.send_signal(signal.SIGTERM)
+    exit_code, output = finish(process)
+    assert exit_code == 75, output
+    assert output.count("stopped by SIGTERM after step") == 1
+    assert list(out.glob("checkpoint-*/model.safetensors"))
+
+
+def test_a_process_that_is_killed_ends_the_run_with_8(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(*TRAIN, config, "--num-processes", 2, *ENDLESS, "--output_dir", out)
+    wait_for_steps(process, out, 3)
+    kill_rank(process, 1)
+    exit_code, output = finish(process)
+    assert exit_code == 8, output
