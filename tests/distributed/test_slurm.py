@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.distributed.small_run import environment, finish, losses, wait_for_steps, write_run
+from tests.distributed.launches import ENDLESS, environment, finish, wait_for_steps
+from tests.distributed.runs import metrics, write_run
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "multi-node" / "train.slurm"
@@ -70,17 +71,17 @@ def submit(cluster: Path, *words: str, restarts: int = 0) -> subprocess.Popen[st
 
 def test_a_job_that_is_stopped_goes_back_into_the_queue_and_on_from_its_checkpoint(cluster: Path) -> None:
     out = cluster / "out"
-    process = submit(cluster, "--max_steps=100000", "--save_strategy=no", "--eval_strategy=no")
+    process = submit(cluster, *ENDLESS)
     wait_for_steps(process, out, 3)
     os.kill(int((cluster / "srun.pid").read_text()), signal.SIGTERM)
     exit_code, output = finish(process)
     assert exit_code == 75, output
     assert (cluster / "requeued").read_text() == f"{os.getpid()}\n"
 
-    done = len(losses(out))
-    exit_code, output = finish(submit(cluster, f"--max_steps={done + 2}", "--eval_strategy=no", restarts=1))
+    done = len(metrics(out, "loss"))
+    exit_code, output = finish(submit(cluster, *ENDLESS, f"--max_steps={done + 2}", restarts=1))
     assert exit_code == 0, output
-    assert len(losses(out)) == done + 2
+    assert len(metrics(out, "loss")) == done + 2
     assert "- num_devices: 2" in (out / "README.md").read_text()
     assert (cluster / "requeued").read_text().count("\n") == 1
 
