@@ -11,7 +11,7 @@ FILES = sorted(path.name for path in (Path(__file__).parents[2] / "deepspeed_con
 
 @pytest.fixture(scope="module")
 def cases(run_config: Path) -> dict[str | None, Case]:
-    """Run all: without a file, then with each.  With DeepSpeed on a CPU bf16: auto is float32, whatever the file says."""
+    """Run all: without a file, then with each.  With DeepSpeed on a CPU ``bf16: auto`` is float32, as a line says."""
     made: dict[str | None, Case] = {None: Case(run_config, "shipped none", 2, SHORT)}
     for name in FILES:
         made[name] = Case(
