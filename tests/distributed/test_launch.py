@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.distributed.small_run import finish, kill_rank, losses, run, start, wait_for_steps, write_run
+from tests.distributed.launches import ENDLESS, SHORT, finish, kill_rank, run, start, wait_for_steps
+from tests.distributed.runs import metrics
 
 TRAIN = ("-m", "finetune", "train")
-ENDLESS = ("--max_steps", 100000, "--evals_per_epoch", "null", "--eval_strategy", "no")
 ACCELERATE_CONFIG = {
     "compute_environment": "LOCAL_MACHINE",
     "distributed_type": "MULTI_GPU",  # without a GPU: gloo processes; MULTI_CPU would start mpirun
@@ -20,11 +20,6 @@ ACCELERATE_CONFIG = {
     "mixed_precision": "no",
     "use_cpu": False,
 }
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -41,50 +36,50 @@ def num_devices(output_dir: Path) -> int:
 
 
 @pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
-def test_two_processes_train_on_a_cpu(config: Path, tmp_path: Path, launcher: str) -> None:
+def test_two_processes_train_on_a_cpu(run_config: Path, tmp_path: Path, launcher: str) -> None:
     words = ["--launcher", launcher, "--num-processes", 2, "--output_dir", tmp_path / "out"]
-    output = run(*TRAIN, config, *words)
+    output = run(*TRAIN, run_config, *SHORT, *words)
     assert num_devices(tmp_path / "out") == 2
-    assert len(losses(tmp_path / "out")) == 3
+    assert len(metrics(tmp_path / "out", "loss")) == 3
     assert output.count("step 3/3") == 2, "training and validation loss, each said once"
 
 
-def test_accelerate_launch_works_as_it_is(config: Path, tmp_path: Path) -> None:
-    module = ("-m", "finetune.train", config, "--output_dir", tmp_path / "out")
+def test_accelerate_launch_works_as_it_is(run_config: Path, tmp_path: Path) -> None:
+    module = ("-m", "finetune.train", run_config, *SHORT, "--output_dir", tmp_path / "out")
     run("-m", "accelerate.commands.launch", "--num_processes", 1, *module, HF_HOME=str(tmp_path))
     assert num_devices(tmp_path / "out") == 1
 
 
 def test_accelerate_launch_works_with_its_own_configuration(
-    config: Path, tmp_path: Path, accelerate_config: Path
+    run_config: Path, tmp_path: Path, accelerate_config: Path
 ) -> None:
-    module = ("-m", "finetune.train", config, "--output_dir", tmp_path / "out")
+    module = ("-m", "finetune.train", run_config, *SHORT, "--output_dir", tmp_path / "out")
     run("-m", "accelerate.commands.launch", "--config_file", accelerate_config, *module)
     assert num_devices(tmp_path / "out") == 2
 
 
-def test_train_hands_an_accelerate_configuration_on(config: Path, tmp_path: Path, accelerate_config: Path) -> None:
-    run(*TRAIN, config, "--output_dir", tmp_path / "out", "--", "--config_file", accelerate_config)
+def test_train_hands_an_accelerate_configuration_on(run_config: Path, tmp_path: Path, accelerate_config: Path) -> None:
+    run(*TRAIN, run_config, *SHORT, "--output_dir", tmp_path / "out", "--", "--config_file", accelerate_config)
     assert num_devices(tmp_path / "out") == 2
 
 
-def test_torchrun_works_as_it_is(config: Path, tmp_path: Path) -> None:
-    module = ("-m", "finetune.train", config, "--output_dir", tmp_path / "out")
+def test_torchrun_works_as_it_is(run_config: Path, tmp_path: Path) -> None:
+    module = ("-m", "finetune.train", run_config, *SHORT, "--output_dir", tmp_path / "out")
     run("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, *module)
     assert num_devices(tmp_path / "out") == 2
 
 
-def test_the_exit_code_of_a_process_gets_past_its_launcher(config: Path, tmp_path: Path) -> None:
+def test_the_exit_code_of_a_process_gets_past_its_launcher(run_config: Path, tmp_path: Path) -> None:
     """Every process misses the base model and ends with 4, which the launcher turns into 1."""
     absent = tmp_path / "absent"
-    exit_code, output = finish(start(*TRAIN, config, "--num-processes", 2, "--base_model", absent))
+    exit_code, output = finish(start(*TRAIN, run_config, *SHORT, "--num-processes", 2, "--base_model", absent))
     assert exit_code == 4, output
     assert output.count(f"finetune: base_model: there is no folder {absent}") == 1
 
 
-def test_a_stop_is_passed_on_and_reported_as_one(config: Path, tmp_path: Path) -> None:
+def test_a_stop_is_passed_on_and_reported_as_one(run_config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(*TRAIN, config, "--launcher", "torchrun", "--num-processes", 2, *ENDLESS, "--output_dir", out)
+    process = start(*TRAIN, run_config, "--launcher", "torchrun", "--num-processes", 2, *ENDLESS, "--output_dir", out)
     wait_for_steps(process, out, 3)
     process.send_signal(signal.SIGTERM)
     exit_code, output = finish(process)
@@ -93,9 +88,9 @@ def test_a_stop_is_passed_on_and_reported_as_one(config: Path, tmp_path: Path) -
     assert list(out.glob("checkpoint-*/model.safetensors"))
 
 
-def test_a_process_that_is_killed_ends_the_run_with_8(config: Path, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_ends_the_run_with_8(run_config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(*TRAIN, config, "--num-processes", 2, *ENDLESS, "--output_dir", out)
+    process = start(*TRAIN, run_config, "--num-processes", 2, *ENDLESS, "--output_dir", out)
     wait_for_steps(process, out, 3)
     kill_rank(process, 1)
     exit_code, output = finish(process)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.distributed.small_run import environment, finish, kill_rank, losses, run, wait_for_steps, write_run
+from tests.distributed.launches import ENDLESS, SHORT, environment, finish, kill_rank, run, wait_for_steps
+from tests.distributed.runs import metrics
 
 CABLE = ("fta", "ftb")
 """Names of the two namespaces; the ends of the cable are called the same."""
@@ -69,15 +70,10 @@ def start_node(node: str, rank: int, *words: object) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def losses_of_one_machine(config: Path) -> list[float]:
-    out = config.parent / "one-machine"
-    run("-m", "finetune", "train", config, "--num-processes", 2, "--output_dir", out)
-    return losses(out)
+def losses_of_one_machine(run_config: Path) -> list[float]:
+    out = run_config.parent / "one-machine"
+    run("-m", "finetune", "train", run_config, *SHORT, "--num-processes", 2, "--output_dir", out)
+    return metrics(out, "loss")
 
 
 @pytest.mark.parametrize(
@@ -89,29 +85,28 @@ def losses_of_one_machine(config: Path) -> list[float]:
     ids=["accelerate", "torchrun zero3"],
 )
 def test_two_machines_train_as_one_machine_with_two_processes(
-    config: Path,
+    run_config: Path,
     nodes: tuple[str, str],
     losses_of_one_machine: list[float],
     tmp_path: Path,
     launcher: str,
     changes: list[str],
 ) -> None:
-    words = [config, "--launcher", launcher, "--output_dir", tmp_path / "out", *changes]
+    words = [run_config, *SHORT, "--launcher", launcher, "--output_dir", tmp_path / "out", *changes]
     processes = [start_node(node, rank, *words) for rank, node in enumerate(nodes)]
     outcomes = [finish(process) for process in processes]
 
     assert [exit_code for exit_code, _ in outcomes] == [0, 0], "\n".join(output for _, output in outcomes)
-    assert losses(tmp_path / "out") == pytest.approx(losses_of_one_machine, rel=1e-5)
+    assert metrics(tmp_path / "out", "loss") == pytest.approx(losses_of_one_machine, rel=1e-5)
     assert re.search(r"^- num_devices: 2$", (tmp_path / "out" / "README.md").read_text(), re.MULTILINE)
     assert "step 3/3" in outcomes[0][1]
     assert "step 3/3" not in outcomes[1][1], "only machine 0 says how training goes"
 
 
 def test_a_process_that_is_killed_on_one_machine_ends_the_run_on_both(
-    config: Path, nodes: tuple[str, str], tmp_path: Path
+    run_config: Path, nodes: tuple[str, str], tmp_path: Path
 ) -> None:
-    endless = ["--max_steps", 100000, "--evals_per_epoch", "null", "--eval_strategy", "no"]
-    words = [config, *endless, "--output_dir", tmp_path / "out"]
+    words = [run_config, *ENDLESS, "--output_dir", tmp_path / "out"]
     first, second = (start_node(node, rank, *words) for rank, node in enumerate(nodes))
     wait_for_steps(first, tmp_path / "out", 3)
     kill_rank(second, 1)

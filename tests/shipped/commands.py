@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from finetune.cli import COMMANDS, app
+from finetune.cli.options import LaunchingCommand
 from finetune.config.run import OWNERS
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -40,6 +41,8 @@ def command_faults(command: str) -> list[str]:
         return [f"unknown command {name}"]
     found = app.get_command(click.Context(app), name)
     assert found is not None
+    if isinstance(found, LaunchingCommand) and "--" in rest:
+        rest = rest[: rest.index("--")]
     takes_keys = any(parameter.name == "overrides" for parameter in found.params)
     return [f"unknown option or key {word}" for word in rest if not _is_known(word, _options(found), takes_keys)]
 

@@ -27,6 +27,7 @@ def test_commands_are_found_in_code_alone() -> None:
         "finetune --version",
         "finetune train config.yml --resume --learning_rate 1e-4 num_epochs=2",
         "finetune train config.yml datasets[0].path=rows.jsonl --lora-r 8",
+        "finetune train config.yml --num-processes 2 -- --any-option of-the-launcher",
         "finetune preprocess config.yml --preview 3",
         "finetune merge-lora config.yml --lora-model-dir out --output merged",
         "finetune keys --json-schema",
@@ -45,6 +46,8 @@ def test_a_good_command_has_no_fault(command: str) -> None:
         ("finetune train config.yml --learning_rte 1", "unknown option or key --learning_rte"),
         ("finetune train config.yml learning_rte=1", "unknown option or key learning_rte=1"),
         ("finetune validate config.yml --preview 3", "unknown option or key --preview"),
+        ("finetune train config.yml --num-procs 2 -- --more", "unknown option or key --num-procs"),
+        ("finetune preprocess config.yml --", "unknown option or key --"),
         ("finetune keys --learning_rate", "unknown option or key --learning_rate"),
     ],
 )

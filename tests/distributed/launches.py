@@ -1,6 +1,5 @@
-"""A run of seconds: a two-layer Llama, forty rows, two gloo processes on the CPU."""
+"""Commands that start processes by themselves, as a person gives them on a machine without GPUs."""
 
-import json
 import os
 import re
 import subprocess
@@ -9,39 +8,15 @@ import time
 from pathlib import Path
 
 import psutil
-import yaml
-from tests.tiny import save_tiny_llama
 
-CAPITALS = {"Norway": "Oslo", "France": "Paris", "Japan": "Tokyo", "Peru": "Lima", "Kenya": "Nairobi"}
+SHORT = ("--max_steps=3", "--evals_per_epoch=null")
+"""Three steps, and one evaluation at the end."""
+
+ENDLESS = ("--max_steps=100000", "--evals_per_epoch=null", "--eval_strategy=no", "--save_strategy=no")
+"""Until a signal comes."""
+
 LIMIT_S = 240
 """For one command.  The first start of DeepSpeed builds operators, and the machine may be busy."""
-
-
-def write_run(folder: Path) -> Path:
-    """Write model, rows and configuration into ``folder`` and return the configuration's path."""
-    rows = [
-        {"instruction": f"Capital of {country}, {number}?", "output": f"{city}."}
-        for number in range(8)
-        for country, city in CAPITALS.items()
-    ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    layout = {"format": "{instruction} ", "no_input_format": "{instruction} "}
-    values = {
-        "base_model": str(save_tiny_llama(folder / "llama")),
-        "datasets": [{"path": str(folder / "rows.jsonl"), "type": layout}],
-        "dataset_prepared_path": str(folder / "prepared"),
-        "val_set_size": 8,
-        "sequence_len": 128,
-        "micro_batch_size": 4,
-        "learning_rate": 0.01,
-        "max_steps": 3,
-        "logging_steps": 1,
-        "bf16": False,
-        "output_dir": str(folder / "out"),
-    }
-    path = folder / "config.yml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -78,12 +53,6 @@ def run(*words: object, **changes: str) -> str:
     exit_code, output = finish(start(*words, **changes))
     assert exit_code == 0, output
     return output
-
-
-def losses(output_dir: Path) -> list[float]:
-    """Return the training losses of a run."""
-    rows = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if "loss" in row]
 
 
 def kill_rank(process: subprocess.Popen[str], rank: int) -> None:
