@@ -42,9 +42,7 @@ def case(config: Path, method: str, layout: str | None) -> Case:
 
 @pytest.fixture(scope="module")
 def grid(run_config: Path) -> dict[tuple[str, str | None], Case]:
-    cases = {
-        (method, layout): case(run_config, method, layout) for method in METHODS for layout in (None, *LAYOUTS)
-    }
+    cases = {(method, layout): case(run_config, method, layout) for method in METHODS for layout in (None, *LAYOUTS)}
     run_cases(list(cases.values()))
     return cases
 
