@@ -5,6 +5,7 @@ the exit codes of each case's processes.  The processes talk to each other as un
 does is tested with a real one.
 """
 
+import importlib
 import json
 import os
 import socket
@@ -12,14 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from finetune.cli import main as finetune_main
+
 
 def main(cases: list[dict[str, Any]]) -> list[list[int]]:
     """Run the cases one after another."""
-    import finetune.train  # noqa: F401 - what every child needs
-
     os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed  # noqa: F401
-
+    for name in ("finetune.train", "deepspeed"):
+        importlib.import_module(name)
     return [run_case(case) for case in cases]
 
 
@@ -45,11 +46,9 @@ def run_rank(case: dict[str, Any], rank: int, port: int) -> NoReturn:
     log = os.open(case["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    from finetune.cli import main as finetune
-
     exit_code = 1
     try:
-        finetune(["train", *case["arguments"]])
+        finetune_main(["train", *case["arguments"]])
         exit_code = 0
     except SystemExit as error:
         exit_code = error.code if isinstance(error.code, int) else 1
@@ -59,5 +58,4 @@ def run_rank(case: dict[str, Any], rank: int, port: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    codes = main(json.loads(Path(sys.argv[1]).read_text()))
-    print(json.dumps(codes))
+    sys.stdout.write(json.dumps(main(json.loads(Path(sys.argv[1]).read_text()))) + "\n")

@@ -92,8 +92,8 @@ def run_cases(cases: list[Case]) -> None:
 
 def torchrun(num_processes: int, config: Path, *changes: str) -> subprocess.Popen[str]:
     """Start a run under the real launcher."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)]
-    command = [*launcher, "--master_port", "0", "-m", "finetune.train", str(config), *changes]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+    command = [*launcher, "-m", "finetune.train", str(config), *changes]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True
     )

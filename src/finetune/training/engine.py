@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -73,6 +74,9 @@ class Engine:
                 failure[0] = error
         distributed.broadcast_object_list(failure, src=0)
         if failure[0] is not None:
+            # who leaves before the others have the message cuts them off from it
+            with suppress(RuntimeError):
+                distributed.barrier()
             raise failure[0]
         return result
 
@@ -93,8 +97,9 @@ def start_engine(place: ProcessPlace, deepspeed: dict[str, Any] | None) -> Engin
 
     Raises:
         HardwareError: there are more processes on this machine than devices.
-        LaunchError: the others do not answer.
+        LaunchError: the others do not answer, or the launcher asks for an engine that the YAML does not name.
     """
+    _refuse_launchers_engine(deepspeed)
     cuda = torch.cuda.is_available()
     # a lone process that sees several GPUs gets a group of its own: the Trainer would spread its batches otherwise
     if not place.launched and deepspeed is None and not (cuda and torch.cuda.device_count() > 1):
@@ -116,6 +121,21 @@ def start_engine(place: ProcessPlace, deepspeed: dict[str, Any] | None) -> Engin
     except distributed.DistError as error:
         raise LaunchError(f"the {place.world_size} processes did not find each other: {error}") from error
     return Engine(place, deepspeed, connected=True)
+
+
+def _refuse_launchers_engine(deepspeed: dict[str, Any] | None) -> None:
+    """accelerate's configuration reaches its library through the environment, past the YAML."""
+    asked = [
+        name
+        for name in ("DeepSpeed", "FSDP", "Megatron_LM")
+        if os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("1", "true")
+    ]
+    if asked and (deepspeed is None or asked != ["DeepSpeed"]):
+        raise LaunchError(
+            f"the launcher's configuration turns {' and '.join(asked)} on, and the YAML does not: DeepSpeed is named "
+            "there (deepspeed: zero1.json), FSDP and Megatron-LM are not supported. Change the configuration with "
+            "accelerate config"
+        )
 
 
 def stop_engine(engine: Engine) -> None:
