@@ -117,6 +117,16 @@ def test_the_card_says_what_ran(config_file: Path) -> None:
     assert (out / "samples.md").read_text().count("**After**") == 2
 
 
+def test_the_card_counts_rows_of_test_datasets_beside_the_training_rows(config_file: Path) -> None:
+    tests = config_file.parent / "test.jsonl"
+    tests.write_text(json.dumps({"instruction": "Capital of Chile?", "output": "Santiago."}) + "\n")
+    entry = f"[{{path: {tests}, type: {{no_input_format: '{{instruction}} '}}}}]"
+
+    out = train(config_file, *LORA, "--val_set_size=0", f"--test_datasets={entry}", "--max_steps=1")
+
+    assert "- Rows: 41 read, 41 kept (40 for training, 1 for evaluation)\n" in (out / "README.md").read_text()
+
+
 def test_a_second_run_is_refused_and_replace_keeps_the_first(config_file: Path) -> None:
     out = train(config_file, *LORA, "--max_steps=1")
 

@@ -157,8 +157,11 @@ def _hyperparameters(config: RunConfig, plan: TrainingPlan) -> card.Hyperparamet
 
 
 def _data_summary(record: RunRecord) -> card.DataSummary:
+    """Count training and validation rows together; test_datasets have a report of their own."""
     report, validation = record.ready.data.report, record.ready.data.validation_report
     total = report.total
+    if validation:
+        total.add(validation.total)
     return card.DataSummary(
         rows_read=total.rows_read,
         rows_kept=total.samples_kept,
