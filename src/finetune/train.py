@@ -19,7 +19,6 @@ from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, build_model
-from finetune.model.positions import check_positions
 from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
 from finetune.preprocess import preprocess
@@ -33,6 +32,7 @@ from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
 from finetune.training.isolation import IsolationCallback
 from finetune.training.output import Claim, claim_output_dir
+from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final

@@ -26,6 +26,9 @@ Sample = dict[str, IntArray]
 Batch = dict[str, Any]
 """What the model is called with."""
 
+PAD_TO_MULTIPLE_OF = 64
+"""Padded batches have a length that is a multiple of this."""
+
 BLANK = -1
 """Index of a row without a trained token: it fills the last batch of an epoch where several processes share it."""
 
@@ -85,7 +88,7 @@ class PaddedCollator:
     sequence_len: int
     pad_to_sequence_len: bool = False
     """Pad to sequence_len, rounded up; otherwise to the longest sample of the batch, rounded up."""
-    pad_to_multiple_of: int = 64
+    pad_to_multiple_of: int = PAD_TO_MULTIPLE_OF
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Return ``input_ids``, ``labels`` (-100 where padded) and ``attention_mask``, int64."""

@@ -4,7 +4,7 @@ import pytest
 from transformers import GPT2Config, LlamaConfig
 
 from finetune.errors import ModelError
-from finetune.model.positions import check_positions
+from finetune.training.positions import check_positions
 
 
 @pytest.mark.parametrize("sequence_len", [64, 512])

@@ -2,10 +2,8 @@
 
 from transformers import PretrainedConfig
 
+from finetune.data.collate import PAD_TO_MULTIPLE_OF, round_up
 from finetune.errors import ModelError
-
-PADDING = 64
-"""Batches are padded to a multiple of this."""
 
 
 def check_positions(config: PretrainedConfig, sequence_len: int) -> str | None:
@@ -19,13 +17,13 @@ def check_positions(config: PretrainedConfig, sequence_len: int) -> str | None:
     """
     values = config.to_dict()
     positions = values.get("max_position_embeddings", values.get("n_positions"))
-    padded = -(-sequence_len // PADDING) * PADDING
+    padded = round_up(sequence_len, PAD_TO_MULTIPLE_OF)
     if not isinstance(positions, int) or padded <= positions:
         return None
     if {"rope_parameters", "rope_theta", "rope_scaling"}.isdisjoint(values):
         raise ModelError(
             f"sequence_len: {sequence_len} (padded to {padded}) is more than the {positions} positions of this model; "
-            f"set it to at most {positions // PADDING * PADDING}"
+            f"set it to at most {positions // PAD_TO_MULTIPLE_OF * PAD_TO_MULTIPLE_OF}"
         )
     if sequence_len <= positions:
         return None
