@@ -176,7 +176,7 @@ def fit(
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
     started = time.monotonic()
-    with weights_only():
+    with weights_only(deepspeed=plan.engine.deepspeed is not None):
         if resume and resume.step >= total_steps:
             trainer.load_finished(resume.path, total_steps)
         else:
