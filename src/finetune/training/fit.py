@@ -120,7 +120,9 @@ def build_batches(
     packed = PackedCollator(
         tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, hardware.attention.flatten
     )
-    padded = PaddedCollator(tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len)
+    padded = PaddedCollator(
+        tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, flatten=hardware.attention.flatten
+    )
     train: Dataset[Any]
     if isinstance(prepared, StreamedData):
         train, packs = StreamDataset(prepared.stream, num_rows), data.sample_packing
@@ -167,6 +169,7 @@ def fit(
         validation_collator=batches.validation_collator,
         training_sampler=plan.sampler,
         store=store,
+        head=trainable.head,
         compute_metrics=token_mean_loss,
         callbacks=[
             CadenceCallback(plan.cadence),

@@ -13,7 +13,9 @@ OTHER = "f" * 32
 FACTS = RunFacts(run=RUN, config="learning_rate: 0.1\n", data_digest="d", num_samples=3)
 
 
-def make_store(output_dir: Path, limit: int | None = None, run: str = RUN, said: list[str] | None = None) -> CheckpointStore:
+def make_store(
+    output_dir: Path, limit: int | None = None, run: str = RUN, said: list[str] | None = None
+) -> CheckpointStore:
     """Return a store of one process; what it says goes into ``said``."""
     output_dir.mkdir(parents=True, exist_ok=True)
     lines = said if said is not None else []
