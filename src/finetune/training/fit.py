@@ -29,6 +29,7 @@ from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenR
 from finetune.training.checkpoints import resume_step
 from finetune.training.engine import Engine
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
+from finetune.training.stopping import EvaluationCallback, is_owed
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -167,10 +168,13 @@ def fit(
     )
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
+    trainer.add_callback(EvaluationCallback(plan.cadence, trainer))
     started = time.monotonic()
     if resume and resume_step(resume) >= plan.cadence.total_steps:
         _refuse_sharded(plan.engine, resume)
         trainer.load_checkpoint(resume)
+        if is_owed(plan.cadence, trainer.state):
+            trainer.evaluate()
     else:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if training.load_best_model_at_end:

@@ -6,12 +6,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
+from finetune.attempt.state import LOCK, RUN_STATE
 from finetune.config.run import RESOLVED
 from finetune.errors import CheckpointError, ConfigError
 from finetune.training.checkpoints import checkpoints
 
-LOCK = ".lock"
-_BEFORE_TRAINING = {LOCK, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
+_BEFORE_TRAINING = {LOCK, RUN_STATE, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 
