@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def write_state(state: RunState, output_dir: Path) -> None:
             os.fsync(file.fileno())
         staged.replace(target)
     except OSError:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
         with target.open("r+", encoding="utf-8") as file:
             file.write(text)
             file.truncate()
