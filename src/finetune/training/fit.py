@@ -29,7 +29,7 @@ from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenR
 from finetune.training.checkpoints import resume_step
 from finetune.training.engine import Engine
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
-from finetune.training.stopping import EvaluationCallback, is_owed
+from finetune.training.stopping import EvaluationCallback, StopCallback, is_owed
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -170,14 +170,16 @@ def fit(
     trainer.add_callback(EngineCallback(plan.engine, trainer))
     trainer.add_callback(EvaluationCallback(plan.cadence, trainer))
     started = time.monotonic()
-    if resume and resume_step(resume) >= plan.cadence.total_steps:
+    first_step = resume_step(resume) if resume else 0  # newer checkpoints may push this one out
+    if resume and first_step >= plan.cadence.total_steps:
         _refuse_sharded(plan.engine, resume)
         trainer.load_checkpoint(resume)
         if is_owed(plan.cadence, trainer.state):
             trainer.evaluate()
     else:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if training.load_best_model_at_end:
+    is_stopped = any(isinstance(callback, StopCallback) and callback.stops for callback in callbacks)
+    if training.load_best_model_at_end and not is_stopped:
         trainer.evaluate()
     history = tuple(trainer.state.log_history)
     return FitResult(
@@ -186,7 +188,7 @@ def fit(
         last_step=trainer.state.global_step,
         total_steps=plan.cadence.total_steps,
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
-        first_step=resume_step(resume) if resume else 0,
+        first_step=first_step,
     )
 
 

@@ -32,12 +32,14 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         self.saved: Path | None = None
         self.seconds = 0.0
         """How long the last checkpoint took since it was decided on."""
-        self._trains = self._stops = False
+        self.stops = False
+        """Whether a signal ends the run early."""
+        self._trains = False
         self._decided = time.monotonic()
 
     def raise_if_stopped(self, last_step: int, total_steps: int) -> None:
         """Raise :class:`Stopped` (130 after Ctrl-C, else 75) if a signal ended the run early."""
-        if not self._stops:
+        if not self.stops:
             return
         assert self.request.received is not None
         assert self.saved is not None, "a stop saves"
@@ -70,7 +72,7 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         # DeepSpeed cannot take up a run whose last step is done, to evaluate it
         can_leave = self.leaves_evaluations and (state.global_step < state.max_steps or self.engine.deepspeed is None)
-        if self._trains and not self._stops and can_leave and self._all_stop(args):
+        if self._trains and not self.stops and can_leave and self._all_stop(args):
             self._decided = time.monotonic()
             self._stop(control)
             raise EvaluationStopped
@@ -78,7 +80,7 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A signal that came during an evaluation needs no further step."""
         self._decided = time.monotonic()
-        if self._trains and not self._stops and state.global_step < state.max_steps and self._all_stop(args):
+        if self._trains and not self.stops and state.global_step < state.max_steps and self._all_stop(args):
             self._stop(control)
             control.should_save = True
 
@@ -87,7 +89,7 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         self.saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self.seconds = time.monotonic() - self._decided
         self.attempt.progress(state.global_step, state.max_steps, self.saved)
-        if not self._stops and state.global_step < state.max_steps and self._all_stop(args):
+        if not self.stops and state.global_step < state.max_steps and self._all_stop(args):
             self._stop(control)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -102,7 +104,7 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         return bool(number)
 
     def _stop(self, control: TrainerControl) -> None:
-        self._stops = True
+        self.stops = True
         control.should_training_stop = True
 
 

@@ -55,6 +55,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         try:
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
         except EvaluationStopped:
+            self.control.should_evaluate = False  # at the end of an epoch this is called again
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
