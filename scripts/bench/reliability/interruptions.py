@@ -192,6 +192,17 @@ def at_step(number: int) -> Callable[[subprocess.Popen[str], Path], None]:
     return until
 
 
+def in_steps(process: subprocess.Popen[str], out: Path) -> None:
+    """Wait until the first step is being taken."""
+    deadline = time.monotonic() + LIMIT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        file = out / "run.json"
+        if file.is_file() and json.loads(file.read_text())["total_steps"]:
+            time.sleep(1)
+            return
+        time.sleep(0.05)
+
+
 def send(number: signal.Signals) -> Callable[[subprocess.Popen[str]], None]:
     """Return what sends a signal to the command."""
     return lambda process: process.send_signal(number)

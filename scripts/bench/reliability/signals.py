@@ -21,7 +21,7 @@ import psutil
 if __package__ in (None, ""):  # started as a file
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from reliability.interruptions import LIMIT_S, STOPS, Bench, at_step, workers
+from reliability.interruptions import LIMIT_S, STOPS, Bench, at_step, in_steps, workers
 
 END_S = 30
 """Within which the others end when a process of the group dies."""
@@ -118,13 +118,21 @@ def signal_to_one(bench: Bench, count: int) -> Record:
 def second_signal(bench: Bench, count: int) -> Record:
     """A8: a second Ctrl-C, while the first one's checkpoint is being waited for."""
     faults, seconds = [], []
-    endless = ("--micro_batch_size=512", "--gradient_accumulation_steps=64", "--num_epochs=4000")
+    many = bench.folder / "many.jsonl"
+    many.write_text("".join((bench.folder / "rows.jsonl").read_text() for _ in range(300)))
+    slow = (
+        f"--datasets[0].path={many}",
+        "--val_set_size=0",
+        "--evals_per_epoch=null",
+        "--micro_batch_size=1",
+        "--gradient_accumulation_steps=13000",
+    )
     for index in range(count):
-        words = (*endless, *(TWO if index % 3 == 2 else ()))
+        words = (*slow, *(TWO if index % 3 == 2 else ()))
         out = bench.folder / "twice"
         shutil.rmtree(out, ignore_errors=True)
         process = bench.start(out, words)
-        at_step(1)(process, out)
+        in_steps(process, out)
         process.send_signal(signal.SIGINT)
         time.sleep(1.2)
         began = time.monotonic()
