@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before the heavy imports, so that a faulty file is
 import torch
 from transformers import set_seed
 
+from finetune.attempt.attempt import Attempt
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.data.audit.gates import check_gates
@@ -27,7 +28,7 @@ from finetune.preprocess import preprocess
 from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
-from finetune.training.callbacks import MetricsCallback, StopCallback
+from finetune.training.callbacks import MetricsCallback
 from finetune.training.checkpoints.final import publish_final
 from finetune.training.checkpoints.find import Found, find_resume
 from finetune.training.checkpoints.manifest import RunFacts
@@ -43,18 +44,37 @@ from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
+from finetune.training.stopping import StopCallback
 from finetune.training.tracking import open_trackers
 
 
-def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publishes: bool = True) -> Path:
+def run(
+    config: RunConfig,
+    narrator: Narrator,
+    attempt: Attempt | None = None,
+    *,
+    replace: bool = False,
+    publishes: bool = True,
+) -> Path:
     """Train as ``config`` says and return the folder with the result.
 
-    ``publishes`` is off where somebody adds to the result, and uploads it, later.
+    ``attempt`` watches signals already; without one they are left to the caller.  ``publishes`` is off where somebody
+    adds to the result, and uploads it, later.
 
     Raises:
         FinetuneError: one of its subclasses, for everything that a user can cause or meet.
         Stopped: a signal came; a checkpoint was saved before.
     """
+    attempt = attempt or Attempt()
+    attempt.take(this_process())
+    attempt.belong(config.training)
+    attempt.stop.say = narrator.say
+    with attempt.recorded():
+        return tell(config, narrator, attempt, replace=replace, publishes=publishes)
+
+
+def tell(config: RunConfig, narrator: Narrator, attempt: Attempt, *, replace: bool, publishes: bool) -> Path:
+    """The story itself: see :func:`run`."""
     # 1. What is asked for can be done here, by these processes.
     engine, precision = connect(config)
     main = engine.place.is_main
@@ -63,7 +83,10 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     resume = engine.on_main(lambda: find_start(config, engine))
     claim = engine.only_main(lambda: claim_output(config, resume, replace=replace))
     run_id, cleared = engine.on_main(lambda: begin_run(output_dir, resume))
+    start, step = (resume.path, resume.step) if resume else (None, 0)
+    attempt.join(engine.on_main(lambda: attempt.begin(start, step, run_id)))
     narrator.output(output_dir, claim.moved if claim else None, resume, cleared)
+    narrator.note(attempt.note)
 
     # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
@@ -85,16 +108,16 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     sampler = Sampler(config.training, ready.tokenizer, trainable, ready.data.validation, engine)
     metrics, resolved = MetricsCallback(output_dir / "metrics.jsonl"), redact(config.render())
     with (
-        StopCallback(narrator.say, engine) as stop,
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
+        stop = StopCallback(attempt, engine, config.training)
         watchers = [progress, metrics, *trackers, stop, sampler, LossCallback(trainable, narrator.say)]
         packs = config.data.sample_packing or config.data.eval_sample_packing
         if packs or trainable.hardware.attention.flatten:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
         result = fit(config.training, steps, trainable, batches, watchers, store, resume)
-        stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
+        stop.raise_if_stopped(result.last_step, result.total_steps)
 
         # 5. What came out, written by the main process.
         publish_final(store, result.last_step, lambda folder: save_final(trainable, ready.tokenizer, folder, main=main))

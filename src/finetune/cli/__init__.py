@@ -14,9 +14,9 @@ from typing import NoReturn
 import click
 
 from finetune import __version__
+from finetune.attempt.outcome import lost_peer
 from finetune.cli.console import DEBUG
 from finetune.cli.failure import tell_failure
-from finetune.cli.peers import lost_peer
 from finetune.errors import FinetuneError, nearest
 
 COMMANDS = {

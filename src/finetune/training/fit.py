@@ -30,6 +30,7 @@ from finetune.training.checkpoints.space import estimate_needs
 from finetune.training.checkpoints.unpickled import weights_only
 from finetune.training.engine import Engine
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
+from finetune.training.stopping import EvaluationCallback, StopCallback, is_owed
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -183,13 +184,17 @@ def fit(
     )
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
+    trainer.add_callback(EvaluationCallback(plan.cadence, trainer))
     started = time.monotonic()
     with weights_only(deepspeed=plan.engine.deepspeed is not None):
         if resume and resume.step >= total_steps:
             trainer.load_finished(resume.path, total_steps)
+            if is_owed(plan.cadence, trainer.state):
+                trainer.evaluate()
         else:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-    if training.load_best_model_at_end:
+    is_stopped = any(isinstance(callback, StopCallback) and callback.stops for callback in callbacks)
+    if training.load_best_model_at_end and not is_stopped:
         trainer.evaluate()
     history = tuple(trainer.state.log_history)
     return FitResult(

@@ -6,13 +6,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
+from finetune.attempt.state import LOCK, RUN_STATE
 from finetune.config.run import RESOLVED
 from finetune.errors import CheckpointError, ConfigError
 from finetune.training.checkpoints.names import checkpoints
 from finetune.training.checkpoints.run import RUN_ID
 
-LOCK = ".lock"
-_BEFORE_TRAINING = {LOCK, RUN_ID, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
+_BEFORE_TRAINING = {
+    LOCK,
+    RUN_ID,
+    RUN_STATE,
+    ".DS_Store",
+    RESOLVED,
+    "data_report.json",
+    "data_report.txt",
+    "wandb",
+}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 

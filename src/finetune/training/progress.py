@@ -3,7 +3,15 @@
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
@@ -23,6 +31,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
             disable=not console.is_terminal,
         )
         self.losses: dict[str, float] = {}
+        self.task: TaskID | None = None
+        """None where nothing is trained: a run is evaluated that was stopped in its last evaluation."""
 
     def __enter__(self) -> "ProgressCallback":
         return self
@@ -36,6 +46,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self.task = self.progress.add_task("train", total=state.max_steps, completed=state.global_step, losses="")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        assert self.task is not None, "on_train_begin comes first"
         self.progress.update(self.task, completed=state.global_step)
 
     def on_log(
@@ -46,9 +57,9 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         if not fresh:
             return
         self.losses.update(fresh)
-        self.progress.update(
-            self.task, losses="  ".join(f"{label} {value:.4f}" for label, value in self.losses.items())
-        )
+        if self.task is not None:
+            losses = "  ".join(f"{label} {value:.4f}" for label, value in self.losses.items())
+            self.progress.update(self.task, losses=losses)
         rate = f"  lr {logs['learning_rate']:.2e}" if "learning_rate" in logs else ""
         text = "  ".join(f"{label} {value:.4f}" for label, value in fresh.items())
         self.console.print(

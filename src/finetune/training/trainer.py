@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, Trainer, TrainerState
+from transformers import EvalPrediction, Trainer, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from finetune.errors import CheckpointError, HealthError
@@ -18,6 +18,10 @@ from finetune.training.checkpoints.manifest import DamagedError
 from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
+
+
+class EvaluationStopped(Exception):  # noqa: N818 - it is a request fulfilled, not an error
+    """A signal asks not to wait for the end of an evaluation; a callback raises it between two batches."""
 
 
 class CausalTrainer(Trainer):  # type: ignore[misc]
@@ -38,6 +42,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         head: LossHead | None = None,
         **kwargs: Any,
     ) -> None:
+        self.control: TrainerControl
         super().__init__(*args, data_collator=data_collator, **kwargs)
         self.store = store
         self.training_sampler = training_sampler
@@ -57,6 +62,23 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = self.training_collator
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate, and leave the random states as they were: how often a run evaluates must not change its dropout."""
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            return super().evaluate(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log, evaluate and save where that is due; an evaluation that a signal ends is followed by the checkpoint."""
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        except EvaluationStopped:
+            self.control.should_evaluate = False  # at the end of an epoch this is called again
+            self._save_checkpoint(model, trial)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
 
     def compute_loss(
         self,
