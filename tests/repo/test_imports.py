@@ -14,19 +14,32 @@ from tests.repo.source import MODULES, SOURCE, all_imports, module_name, parse, 
 STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "hardware", "held_out"}
 """Top-level modules that tell what a run does; they may import every package."""
 
-STEPS = {"config", "data", "model", "training", "evaluation", "generation", "card", "compat", "errors", "processes"}
+STEPS = {
+    "config",
+    "data",
+    "model",
+    "training",
+    "evaluation",
+    "generation",
+    "card",
+    "compat",
+    "disk",
+    "errors",
+    "processes",
+}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
     "errors": set(),
     "compat": {"errors"},
+    "disk": {"errors"},
     "processes": {"errors"},
     "config": {"errors"},
-    "data": {"config", "errors"},
-    "model": {"config", "errors", "compat"},
-    "training": {"config", "data", "model", "errors", "compat", "processes"},
-    "evaluation": {"config", "data", "model", "errors", "compat"},
+    "data": {"config", "disk", "errors"},
+    "model": {"config", "disk", "errors", "compat"},
+    "training": {"config", "data", "model", "disk", "errors", "compat", "processes"},
+    "evaluation": {"config", "data", "model", "disk", "errors", "compat"},
     "generation": {"config", "data", "model", "errors", "compat"},
     "card": set(),
     "launch": {"config", "errors"},
