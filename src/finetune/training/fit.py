@@ -25,9 +25,10 @@ from finetune.errors import CheckpointError
 from finetune.model.build import Hardware, TrainableModel
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
-from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback
 from finetune.training.checkpoints import resume_step
 from finetune.training.engine import Engine
+from finetune.training.health import HealthCallback
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
@@ -160,13 +161,14 @@ def fit(
         callbacks=[
             CadenceCallback(plan.cadence),
             *([EpochCallback(plan.sampler)] if isinstance(plan.sampler, EvenSampler) else []),
-            HealthCallback(),
             *_own_callbacks(training, trainable),
             *callbacks,
         ],
     )
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
+    # the last, so that it sees what the others have decided to save
+    trainer.add_callback(HealthCallback(plan.engine, trainer, trainable.hardware.precision, resume))
     started = time.monotonic()
     if resume and resume_step(resume) >= plan.cadence.total_steps:
         _refuse_sharded(plan.engine, resume)

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, Trainer, TrainerState
 
-from finetune.errors import HealthError
 from finetune.model.loss import sequence_losses
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
+from finetune.training.step import StepRecord
 
 
 class CausalTrainer(Trainer):  # type: ignore[misc]
-    """Trains like the HF Trainer, evaluates by token sums, and stops where a loss is not finite.
+    """Trains like the HF Trainer, evaluates by token sums, and keeps a record of the step under way.
 
     The Trainer's own evaluation averages the means of batches, so its loss depends on the batch size and on
     how rows fall into batches (transformers#39241).  Here each sequence contributes its summed loss and its number of
@@ -28,6 +28,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         self.training_sampler = training_sampler
         self.training_collator = data_collator
         self.validation_collator = validation_collator
+        self.record = StepRecord()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Make validation batches with their own collator: they may be padded where training packs."""
@@ -37,13 +38,18 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.data_collator = self.training_collator
 
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take one micro-batch, and remember it until the step is over."""
+        self.record.take(inputs)
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
+
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """Take one forward pass; refuse a loss that is not finite before the backward pass, where DeepSpeed steps."""
+        """Take one forward pass; a loss that is not finite makes the gradients so, for every process to see."""
         outcome = super().compute_loss(*args, **kwargs)
-        loss = outcome[0] if isinstance(outcome, tuple) else outcome
-        if not torch.isfinite(loss):
-            raise HealthError(not_finite("the loss", loss.item(), self.state.global_step + 1))
-        return outcome
+        if isinstance(outcome, tuple):
+            return self.record.spread(outcome[0]), *outcome[1:]
+        return self.record.spread(outcome)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Deal the rows out by :class:`finetune.training.sampler.EvenSampler`; transformers' own place to say so."""
@@ -85,14 +91,6 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)
             check_weights(folder, expect_weights(self.model, None))
-
-
-def not_finite(what: str, value: float, step: int) -> str:
-    """Word the message for a number that is not finite."""
-    return (
-        f"step {step}: {what} is {value}; the step was not taken and the last checkpoint is whole. "
-        "Lower learning_rate, add warmup_steps, or use bf16 in place of fp16; look at the rows of this step too"
-    )
 
 
 def token_mean_loss(prediction: EvalPrediction) -> dict[str, float]:
