@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if __name__ == "__main__":  # before the heavy imports, so that a faulty file is answered at once
@@ -13,32 +14,34 @@ if __name__ == "__main__":  # before the heavy imports, so that a faulty file is
     sys.exit()
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
 from finetune.model.attention import choose_attention
-from finetune.model.build import Hardware, build_model
+from finetune.model.build import Hardware, TrainableModel, build_model
 from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
-from finetune.preprocess import preprocess
+from finetune.preprocess import Preprocessed, preprocess
 from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
 from finetune.training.callbacks import MetricsCallback, StopCallback
 from finetune.training.checkpoints import find_resume
+from finetune.training.checks.callback import ChecksCallback, Subject
+from finetune.training.checks.rows import check_rows, look
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
-from finetune.training.isolation import IsolationCallback
 from finetune.training.output import Claim, claim_output_dir
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
 from finetune.training.tracking import open_trackers
+from finetune.training.trainer import CausalTrainer
 
 
 def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publishes: bool = True) -> Path:
@@ -64,6 +67,8 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     narrator.data(ready.data, engine)
     engine.only_main(lambda: note_start(config, ready.data.report, resume, output_dir))
     check_gates(config.data, ready.data.report, ready.data.validation_report)
+    if not config.training.skip_checks:
+        engine.only_main(lambda: check_rows(look(ready.data), config.data, ready.tokenizer, narrator.say))
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
 
@@ -83,9 +88,8 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         watchers = [progress, metrics, *trackers, stop, sampler]
-        if config.data.sample_packing or config.data.eval_sample_packing:
-            watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
-        result = fit(config.training, steps, trainable, batches, watchers, resume)
+        checks = plan_checks(config, ready, trainable, narrator, is_new=resume is None)
+        result = fit(config.training, steps, trainable, batches, watchers, resume, checks)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
@@ -133,6 +137,18 @@ def note_start(config: RunConfig, data: DataReport, resume: Path | None, output_
     if resume:
         refuse_changed_data(data, resume)
     write_config(config, data, output_dir)
+
+
+def plan_checks(
+    config: RunConfig, ready: Preprocessed, trainable: TrainableModel, narrator: Narrator, *, is_new: bool
+) -> Callable[[CausalTrainer], TrainerCallback] | None:
+    """Say what is to be proved of the model before the first step; None where nobody asks for it."""
+    if config.training.skip_checks:
+        return None
+    packs, validation_packs = config.data.sample_packing, bool(config.data.eval_sample_packing)
+    fresh = is_new and not config.adapter.lora_model_dir
+    subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, validation_packs, fresh)
+    return lambda trainer: ChecksCallback(subject, trainer, narrator.say)
 
 
 def claim_output(config: RunConfig, resume: Path | None, *, replace: bool) -> Claim:

@@ -1,7 +1,7 @@
 """Putting the Trainer together and running it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,12 @@ def fit(
     batches: Batches,
     callbacks: Sequence[TrainerCallback],
     resume: Path | None,
+    checks: Callable[[CausalTrainer], TrainerCallback] | None = None,
 ) -> FitResult:
-    """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked."""
+    """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked.
+
+    ``checks`` makes the callback that proves, before the first step, what the run relies on.
+    """
     trainer = CausalTrainer(
         model=trainable.model,
         args=plan.arguments,
@@ -167,6 +171,8 @@ def fit(
     )
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
+    if checks:
+        trainer.add_callback(checks(trainer))
     # the last, so that it sees what the others have decided to save
     trainer.add_callback(HealthCallback(plan.engine, trainer, trainable.hardware.precision, resume))
     started = time.monotonic()

@@ -35,6 +35,7 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
         self.precision = precision
         self.checkpoint = resume
         self.num_skipped = 0
+        self.steps_taken = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         bf16 = (self.engine.deepspeed or {}).get("bf16", {})
@@ -54,8 +55,15 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
             fault = math.nan if self.engine.largest(int(bool(self.trainer.record.faulty())), args.device) else 0.0
         else:
             fault = self._norm()
+            if fault == 0.0 and self.steps_taken == 0 and self.engine.deepspeed is None:
+                raise HealthError(
+                    f"step {state.global_step + 1}: the gradient is zero everywhere, so nothing would be learned: no "
+                    "trained token reaches a weight that trains. Look at the trained tokens (finetune preprocess) and "
+                    "at what trains (unfrozen_parameters, lora_target_modules)"
+                )
         if not math.isfinite(fault):
             raise self._error(fault)
+        self.steps_taken += 1
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
