@@ -20,6 +20,8 @@ from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
+from finetune.disk import writing
+from finetune.memory import Work
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, TrainableModel, build_model
 from finetune.model.precision import Precision, choose_precision
@@ -42,6 +44,9 @@ from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
 from finetune.training.tracking import open_trackers
 from finetune.training.trainer import CausalTrainer
+
+ROOM = "free some space, or set output_dir to a folder that has room"
+"""What to do where the disk of a run is full."""
 
 
 def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publishes: bool = True) -> Path:
@@ -66,15 +71,15 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     ready = preprocess(config, narrator.say)
     narrator.data(ready.data, engine)
     engine.only_main(lambda: note_start(config, ready.data.report, resume, output_dir))
-    check_gates(config.data, ready.data.report, ready.data.validation_report)
-    if not config.training.skip_checks:
-        engine.only_main(lambda: check_rows(look(ready.data), config.data, ready.tokenizer, narrator.say))
+    check_data(config, ready, engine, narrator)
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
 
     # 3. Weights become trainable.
     set_seed(config.training.seed)
-    trainable = build_model(config.model, config.adapter, ready.base, hardware, ready.loaded, narrator.say)
+    work = Work(config, engine.place.world_size)
+    with work.explained():
+        trainable = build_model(config.model, config.adapter, ready.base, hardware, ready.loaded, narrator.say)
     narrator.model(trainable)
     narrator.note(check_positions(trainable.model.config, config.data.sequence_len))
 
@@ -83,13 +88,15 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     sampler = Sampler(config.training, ready.tokenizer, trainable, ready.data.validation, engine)
     metrics, resolved = MetricsCallback(output_dir / "metrics.jsonl"), redact(config.render())
     with (
+        work.explained(),
+        writing(output_dir, "the results of this run", ROOM),
         StopCallback(narrator.say, engine) as stop,
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         watchers = [progress, metrics, *trackers, stop, sampler]
         checks = plan_checks(config, ready, trainable, narrator, is_new=resume is None)
-        result = fit(config.training, steps, trainable, batches, watchers, resume, checks)
+        result = fit(config.training, steps, trainable, batches, watchers, resume, [*checks, work.watch])
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
@@ -136,19 +143,27 @@ def note_start(config: RunConfig, data: DataReport, resume: Path | None, output_
     """Write what is about to be trained, unless it goes on from other data.  Raises DataError if it does."""
     if resume:
         refuse_changed_data(data, resume)
-    write_config(config, data, output_dir)
+    with writing(output_dir, "the record of this run", ROOM):
+        write_config(config, data, output_dir)
+
+
+def check_data(config: RunConfig, ready: Preprocessed, engine: Engine, narrator: Narrator) -> None:
+    """Hold the data to the limits of the YAML, and prove its masks and ends.  Raises DataError where it fails."""
+    check_gates(config.data, ready.data.report, ready.data.validation_report)
+    if not config.training.skip_checks:
+        engine.only_main(lambda: check_rows(look(ready.data), config.data, ready.tokenizer, narrator.say))
 
 
 def plan_checks(
     config: RunConfig, ready: Preprocessed, trainable: TrainableModel, narrator: Narrator, *, is_new: bool
-) -> Callable[[CausalTrainer], TrainerCallback] | None:
-    """Say what is to be proved of the model before the first step; None where nobody asks for it."""
+) -> list[Callable[[CausalTrainer], TrainerCallback]]:
+    """Return what proves the model before the first step, if it is not to be left out."""
     if config.training.skip_checks:
-        return None
+        return []
     packs, validation_packs = config.data.sample_packing, bool(config.data.eval_sample_packing)
     fresh = is_new and not config.adapter.lora_model_dir
     subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, validation_packs, fresh)
-    return lambda trainer: ChecksCallback(subject, trainer, narrator.say)
+    return [lambda trainer: ChecksCallback(subject, trainer, narrator.say)]
 
 
 def claim_output(config: RunConfig, resume: Path | None, *, replace: bool) -> Claim:

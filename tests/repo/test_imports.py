@@ -11,7 +11,10 @@ import pytest
 from tests.conftest import WriteConfig
 from tests.repo.source import MODULES, SOURCE, all_imports, module_name, parse, top_level_imports
 
-STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "hardware", "held_out"}
+STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "held_out"} | {
+    "hardware",
+    "memory",
+}
 """Top-level modules that tell what a run does; they may import every package."""
 
 STEPS = {

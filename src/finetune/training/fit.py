@@ -146,11 +146,11 @@ def fit(
     batches: Batches,
     callbacks: Sequence[TrainerCallback],
     resume: Path | None,
-    checks: Callable[[CausalTrainer], TrainerCallback] | None = None,
+    watched: Sequence[Callable[[CausalTrainer], TrainerCallback]] = (),
 ) -> FitResult:
     """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked.
 
-    ``checks`` makes the callback that proves, before the first step, what the run relies on.
+    ``watched`` make further callbacks, which look at the Trainer itself.
     """
     trainer = CausalTrainer(
         model=trainable.model,
@@ -171,8 +171,8 @@ def fit(
     )
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
-    if checks:
-        trainer.add_callback(checks(trainer))
+    for make in watched:
+        trainer.add_callback(make(trainer))
     # the last, so that it sees what the others have decided to save
     trainer.add_callback(HealthCallback(plan.engine, trainer, trainable.hardware.precision, resume))
     started = time.monotonic()
