@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if __name__ == "__main__":  # before the heavy imports, so that a faulty file is answered at once
@@ -13,18 +14,20 @@ if __name__ == "__main__":  # before the heavy imports, so that a faulty file is
     sys.exit()
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from finetune.attempt.attempt import Attempt
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
+from finetune.disk import writing
+from finetune.memory import Work
 from finetune.model.attention import choose_attention
-from finetune.model.build import Hardware, build_model
+from finetune.model.build import Hardware, TrainableModel, build_model
 from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
-from finetune.preprocess import preprocess
+from finetune.preprocess import Preprocessed, preprocess
 from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
@@ -34,10 +37,11 @@ from finetune.training.checkpoints.find import Found, find_resume
 from finetune.training.checkpoints.manifest import RunFacts
 from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.checkpoints.run import begin_run, read_run_id, saved_nothing
+from finetune.training.checks.callback import ChecksCallback, Subject
+from finetune.training.checks.rows import check_rows, look
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
-from finetune.training.isolation import IsolationCallback
 from finetune.training.loss_check import LossCallback
 from finetune.training.output import Claim, claim_output_dir
 from finetune.training.positions import check_positions
@@ -46,6 +50,10 @@ from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
 from finetune.training.stopping import StopCallback
 from finetune.training.tracking import open_trackers
+from finetune.training.trainer import CausalTrainer
+
+ROOM = "free some space, or set output_dir to a folder that has room"
+"""What to do where the disk of a run is full."""
 
 
 def run(
@@ -93,13 +101,15 @@ def tell(config: RunConfig, narrator: Narrator, attempt: Attempt, *, replace: bo
     narrator.data(ready.data, engine)
     engine.only_main(lambda: note_start(config, ready.data.report, resume, output_dir))
     store = open_store(config, run_id, ready.data.report, engine, narrator)
-    check_gates(config.data, ready.data.report, ready.data.validation_report)
+    check_data(config, ready, engine, narrator)
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
 
     # 3. Weights become trainable.
     set_seed(config.training.seed)
-    trainable = build_model(config.model, config.adapter, ready.base, hardware, ready.loaded, narrator.say)
+    work = Work(config, engine.place.world_size)
+    with work.explained():
+        trainable = build_model(config.model, config.adapter, ready.base, hardware, ready.loaded, narrator.say)
     narrator.model(trainable)
     narrator.note(check_positions(trainable.model.config, config.data.sequence_len))
 
@@ -108,15 +118,19 @@ def tell(config: RunConfig, narrator: Narrator, attempt: Attempt, *, replace: bo
     sampler = Sampler(config.training, ready.tokenizer, trainable, ready.data.validation, engine)
     metrics, resolved = MetricsCallback(output_dir / "metrics.jsonl"), redact(config.render())
     with (
+        work.explained(),
+        writing(output_dir, "the results of this run", ROOM),
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         stop = StopCallback(attempt, engine, config.training)
         watchers = [progress, metrics, *trackers, stop, sampler, LossCallback(trainable, narrator.say)]
-        packs = config.data.sample_packing or config.data.eval_sample_packing
-        if packs or trainable.hardware.attention.flatten:
-            watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
-        result = fit(config.training, steps, trainable, batches, watchers, store, resume)
+        checks = plan_checks(config, ready, trainable, narrator, is_new=resume is None)
+
+        def watch(trainer: CausalTrainer) -> list[TrainerCallback]:
+            return [*watchers, *checks(trainer), work.watch(trainer)]
+
+        result = fit(config.training, steps, trainable, batches, watch, store, resume)
         stop.raise_if_stopped(result.last_step, result.total_steps)
 
         # 5. What came out, written by the main process.
@@ -163,7 +177,27 @@ def note_start(config: RunConfig, data: DataReport, resume: Found | None, output
     """Write what is about to be trained, unless it goes on from other data.  Raises DataError if it does."""
     if resume:
         refuse_changed_data(data, resume)
-    write_config(config, data, output_dir)
+    with writing(output_dir, "the record of this run", ROOM):
+        write_config(config, data, output_dir)
+
+
+def check_data(config: RunConfig, ready: Preprocessed, engine: Engine, narrator: Narrator) -> None:
+    """Hold the data to the limits of the YAML, and prove its masks and ends.  Raises DataError where it fails."""
+    check_gates(config.data, ready.data.report, ready.data.validation_report)
+    if not config.training.skip_checks:
+        engine.only_main(lambda: check_rows(look(ready.data), config.data, ready.tokenizer, narrator.say))
+
+
+def plan_checks(
+    config: RunConfig, ready: Preprocessed, trainable: TrainableModel, narrator: Narrator, *, is_new: bool
+) -> Callable[[CausalTrainer], list[TrainerCallback]]:
+    """Return what proves the model before the first step, if it is not to be left out."""
+    if config.training.skip_checks:
+        return lambda trainer: []
+    packs, validation_packs = config.data.sample_packing, bool(config.data.eval_sample_packing)
+    fresh = is_new and not config.adapter.lora_model_dir
+    subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, validation_packs, fresh)
+    return lambda trainer: [ChecksCallback(subject, trainer, narrator.say)]
 
 
 def claim_output(config: RunConfig, resume: Found | None, *, replace: bool) -> Claim:

@@ -11,7 +11,10 @@ import pytest
 from tests.conftest import WriteConfig
 from tests.repo.source import MODULES, SOURCE, all_imports, module_name, parse, top_level_imports
 
-STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "hardware", "held_out"}
+STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "held_out"} | {
+    "hardware",
+    "memory",
+}
 """Top-level modules that tell what a run does; they may import every package."""
 
 STEPS = {
@@ -23,6 +26,7 @@ STEPS = {
     "generation",
     "card",
     "compat",
+    "disk",
     "errors",
     "processes",
     "attempt",
@@ -33,13 +37,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "compat": {"errors"},
+    "disk": {"errors"},
     "processes": {"errors"},
     "attempt": {"card", "config", "errors", "processes"},
     "config": {"errors"},
-    "data": {"config", "errors"},
-    "model": {"config", "errors", "compat"},
-    "training": {"config", "data", "model", "errors", "compat", "processes", "attempt"},
-    "evaluation": {"config", "data", "model", "errors", "compat"},
+    "data": {"config", "disk", "errors"},
+    "model": {"config", "disk", "errors", "compat"},
+    "training": {"config", "data", "model", "disk", "errors", "compat", "processes", "attempt"},
+    "evaluation": {"config", "data", "model", "disk", "errors", "compat"},
     "generation": {"config", "data", "model", "errors", "compat"},
     "card": set(),
     "launch": {"config", "errors"},

@@ -1,46 +1,17 @@
-"""Health and the record, without a training run around them (test_train.py has those)."""
+"""The record of metrics, without a training run around it (test_train.py has those)."""
 
 import json
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from finetune.errors import HealthError
-from finetune.training.callbacks import HealthCallback, MetricsCallback
+from finetune.training.callbacks import MetricsCallback
 
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> TrainingArguments:
     return TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(
-    arguments: TrainingArguments, value: float
-) -> None:
-    model = torch.nn.Linear(2, 2)
-    model.weight.grad = torch.tensor([[1.0, value], [0.0, 0.0]])
-
-    with pytest.raises(HealthError, match=r"step 8: the gradient norm is (nan|inf); the step was not taken"):
-        HealthCallback().on_pre_optimizer_step(arguments, TrainerState(global_step=7), TrainerControl(), model=model)
-
-
-def test_a_finite_gradient_passes_and_float16_leaves_overflows_to_its_scaler(arguments: TrainingArguments) -> None:
-    model = torch.nn.Linear(2, 2)
-    model.weight.grad = torch.ones(2, 2)
-    HealthCallback().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
-    model.weight.grad = torch.full((2, 2), float("inf"))
-    arguments.fp16 = True
-    HealthCallback().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
-
-
-def test_a_validation_loss_that_is_not_finite_is_said(arguments: TrainingArguments) -> None:
-    with pytest.raises(HealthError, match="step 5: the validation loss is nan; the weights are damaged"):
-        HealthCallback().on_evaluate(
-            arguments, TrainerState(global_step=5), TrainerControl(), metrics={"eval_loss": float("nan")}
-        )
 
 
 def test_each_logged_row_is_a_line(arguments: TrainingArguments, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ ORPHANS_S = 60
 @config_command("train", LaunchingCommand)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
 @click.option("--replace", is_flag=True, help="Move another run in output_dir aside, then start anew.")
+@click.option("--skip-checks", is_flag=True, help="Do not prove at the start what the run relies on.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and the messages of libraries.")
 @launch_options
 @click.pass_context
@@ -46,10 +47,12 @@ def command(
     if resume and replace:
         raise ConfigError("command line: --resume goes on with the run in output_dir, and --replace moves it aside")
     keys = [*overrides, *(["--auto_resume_from_checkpoints=true"] if resume else [])]
+    skips = ["--skip-checks"] if options.pop("skip_checks") else []
+    settings = [*(["--debug=true"] if debug else []), *(["--skip_checks=true"] if skips else [])]
     with Attempt(tell_failure) as attempt:
         from finetune.config import load_config
 
-        run_config = load_config(config, [*keys, *(["--debug=true"] if debug else [])])
+        run_config = load_config(config, [*keys, *settings])
         attempt.belong(run_config.training)
         is_measured = bool(run_config.evaluation.lm_eval_tasks) and run_config.evaluation.lm_eval_post_train
         # who started the processes measures when all have ended; of several machines, the first
@@ -58,7 +61,7 @@ def command(
             check_tasks(run_config.evaluation.lm_eval_tasks)
         plan = plan_processes(LaunchOptions(**options, launcher_arguments=context.meta.get(LAUNCHER_ARGUMENTS, ())))
         if plan:
-            words = [config, *keys, *(["--debug"] if debug else []), *(["--replace"] if replace else [])]
+            words = [config, *keys, *skips, *(["--debug"] if debug else []), *(["--replace"] if replace else [])]
             _launch(plan, words, run_config, attempt)
         else:
             _train_here(run_config, attempt, replace=replace, measured_later=measures)

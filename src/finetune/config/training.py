@@ -132,6 +132,8 @@ class TrainingSection(Section):
     """Longest answer in the table of eval_table_size."""
     debug: bool = key(False, affects="nothing")
     """Show tracebacks and the messages of libraries; the same as --debug."""
+    skip_checks: bool = key(False, affects="nothing")
+    """Do not prove at the start what the run relies on; the same as --skip-checks."""
     strict: bool = key(False, affects="nothing")
     """Unknown keys are always refused, so both values mean the same."""
 

@@ -1,7 +1,7 @@
 """Putting the Trainer together and running it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ from finetune.data.prepare import PreparedData, StreamedData
 from finetune.model.build import Hardware, TrainableModel
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
-from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback
 from finetune.training.checkpoints.find import Found
 from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.checkpoints.space import estimate_needs
 from finetune.training.checkpoints.unpickled import weights_only
 from finetune.training.engine import Engine
+from finetune.training.health import HealthCallback
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
 from finetune.training.stopping import EvaluationCallback, StopCallback, is_owed
 from finetune.training.trainer import CausalTrainer, token_mean_loss
@@ -147,11 +148,13 @@ def fit(
     plan: TrainingPlan,
     trainable: TrainableModel,
     batches: Batches,
-    callbacks: Sequence[TrainerCallback],
+    watch: Callable[[CausalTrainer], Sequence[TrainerCallback]],
     store: CheckpointStore,
     resume: Found | None,
 ) -> FitResult:
     """Train.  Checkpoints go into ``store``; the weights of the best evaluation are loaded at the end if asked.
+
+    ``watch`` makes further callbacks for the Trainer that it is given.
 
     Raises:
         CheckpointError: a checkpoint cannot be saved or read, or somebody else's has a name that this run needs.
@@ -177,14 +180,18 @@ def fit(
         callbacks=[
             CadenceCallback(plan.cadence),
             *([EpochCallback(plan.sampler)] if isinstance(plan.sampler, EvenSampler) else []),
-            HealthCallback(),
             *_own_callbacks(training, trainable),
-            *callbacks,
         ],
     )
     trainer.remove_callback(DefaultPrinter)
+    callbacks = watch(trainer)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
     trainer.add_callback(EvaluationCallback(plan.cadence, trainer))
+    # the last, so that it sees what the others have decided to save
+    checkpoint = resume.path if resume else None
+    trainer.add_callback(HealthCallback(plan.engine, trainer, trainable.hardware.precision, checkpoint))
     started = time.monotonic()
     with weights_only(deepspeed=plan.engine.deepspeed is not None):
         if resume and resume.step >= total_steps:

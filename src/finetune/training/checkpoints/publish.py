@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 
-from finetune.data.files import size_text, sync, write_synced
+from finetune.data.files import sync, write_synced
+from finetune.disk import size_text
 from finetune.errors import CheckpointError
 from finetune.training.checkpoints import links
 from finetune.training.checkpoints.find import num_processes

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from finetune.data.files import size_text
+from finetune.disk import size_text
 from finetune.errors import CheckpointError
 from finetune.model.sharded import true_shape
 from finetune.model.stored import StoredFormat
