@@ -45,13 +45,15 @@ class Narrator:
         if data.validation_report:
             self.say("validation data:\n" + render(data.validation_report))
 
-    def output(self, output_dir: Path, moved: Path | None, resume: Path | None) -> None:
+    def output(self, output_dir: Path, moved: Path | None, resume: Path | None, notes: Sequence[str]) -> None:
         """Say where results go and where the run starts from; from here on the log is kept there."""
         self.keep_log(output_dir)
         if moved:
             self.say(f"output_dir: the run that was there is now in {moved}")
         if resume:
             self.say(f"resuming from {resume}")
+        for note in notes:
+            self.say(note)
         self.say(f"output: {output_dir}")
 
     def model(self, trainable: TrainableModel) -> None:

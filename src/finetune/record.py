@@ -16,18 +16,17 @@ from finetune.card.plot import plot_losses
 from finetune.card.redact import redact
 from finetune.card.render import render
 from finetune.config import RunConfig
-from finetune.config.changes import changed_keys
 from finetune.config.data import DatasetEntry, PromptMapping
 from finetune.config.run import RESOLVED
 from finetune.data.prepare import StreamedData
 from finetune.data.report import DataReport
 from finetune.data.report import render as render_report
 from finetune.data.sources import hub_name
-from finetune.errors import ConfigError, DataError
 from finetune.hardware import describe_device, peak_memory_bytes
 from finetune.model.build import TrainableModel
 from finetune.model.hub import read_metadata
 from finetune.preprocess import Preprocessed
+from finetune.surroundings import made_changes
 from finetune.training.fit import FitResult, TrainingPlan
 from finetune.training.samples import SampleAnswers, write_samples
 
@@ -62,40 +61,6 @@ def write_config(config: RunConfig, data: DataReport, output_dir: Path) -> None:
 def _write_data_report(data: DataReport, output_dir: Path) -> None:
     (output_dir / DATA_REPORT).write_text(redact(data.to_json()), encoding="utf-8")
     (output_dir / "data_report.txt").write_text(redact(render_report(data)) + "\n", encoding="utf-8")
-
-
-def refuse_changed_config(config: RunConfig, resume: Path) -> None:
-    """Compare with the configuration that the checkpoint's run was started with.
-
-    Raises:
-        ConfigError: a key that changes the result differs; optimizer and schedule would go on as before.
-    """
-    path = resume.parent / RESOLVED
-    if not path.is_file():
-        return
-    changed = changed_keys(path.read_text(encoding="utf-8"), redact(config.render()))
-    if changed:
-        raise ConfigError(
-            f"{resume} belongs to a run with other values ({path}), and what is saved goes on with them:\n  "
-            + "\n  ".join(changed)
-            + "\nTake these changes back, or start anew with --replace or another output_dir"
-        )
-
-
-def refuse_changed_data(data: DataReport, resume: Path) -> None:
-    """Compare with the samples that the checkpoint's run was trained on.
-
-    Raises:
-        DataError: they are others, and the run would go on in the middle of an epoch of those.
-    """
-    path = resume.parent / DATA_REPORT
-    known = DataReport.from_json(path.read_text(encoding="utf-8")) if path.is_file() else data
-    if known.digest not in ("", data.digest):
-        raise DataError(
-            f"{resume} belongs to a run on other samples ({known.num_train:,} of them, now {data.num_train:,}): a data "
-            "file, the tokenizer or the code that prepares the data changed since. Take the change back, or start anew "
-            "with --replace or another output_dir"
-        )
 
 
 def write_record(record: RunRecord, output_dir: Path) -> None:
@@ -237,6 +202,7 @@ def _hyperparameters(config: RunConfig, plan: TrainingPlan) -> card.Hyperparamet
         warmup_steps=plan.cadence.warmup_steps,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         distributed_type=plan.engine.distributed_type,
+        changes=tuple(made_changes(Path(training.output_dir))),
         num_devices=plan.engine.place.world_size,
     )
 

@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 if __name__ == "__main__":  # before the heavy imports, so that a faulty file is answered at once
@@ -17,6 +18,7 @@ from transformers import set_seed
 
 from finetune.card.redact import redact
 from finetune.config import RunConfig
+from finetune.continuation import Continuation, continue_from, note_changes, refuse_changed_data
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
 from finetune.model.attention import choose_attention
@@ -26,8 +28,10 @@ from finetune.narration import Narrator
 from finetune.preprocess import preprocess
 from finetune.processes import this_process
 from finetune.publish import publish
-from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
+from finetune.record import RunRecord, write_config, write_record
+from finetune.surroundings import gather_surroundings
 from finetune.training.callbacks import MetricsCallback, StopCallback
+from finetune.training.changed import ChangedValuesCallback
 from finetune.training.checkpoints import find_resume
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
@@ -41,10 +45,18 @@ from finetune.training.saving import save_final
 from finetune.training.tracking import open_trackers
 
 
-def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publishes: bool = True) -> Path:
+def run(
+    config: RunConfig,
+    narrator: Narrator,
+    *,
+    replace: bool = False,
+    allowed: Collection[str] = (),
+    publishes: bool = True,
+) -> Path:
     """Train as ``config`` says and return the folder with the result.
 
-    ``publishes`` is off where somebody adds to the result, and uploads it, later.
+    Keys in ``allowed`` may be other than those of the checkpoint that the run goes on from.  ``publishes`` is off
+    where somebody adds to the result, and uploads it, later.
 
     Raises:
         FinetuneError: one of its subclasses, for everything that a user can cause or meet.
@@ -55,14 +67,14 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     main = engine.place.is_main
     hardware = Hardware(precision, choose_attention(config.model, precision))
     output_dir = Path(config.training.output_dir)
-    resume = engine.on_main(lambda: find_start(config, engine))
-    claim = engine.only_main(lambda: claim_output(config, resume, replace=replace))
-    narrator.output(output_dir, claim.moved if claim else None, resume)
+    start = engine.on_main(lambda: find_start(config, hardware, engine, allowed))
+    claim = engine.only_main(lambda: claim_output(config, start.checkpoint, replace=replace))
+    narrator.output(output_dir, claim.moved if claim else None, start.checkpoint, start.notes)
 
     # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
     narrator.data(ready.data, engine)
-    engine.only_main(lambda: note_start(config, ready.data.report, resume, output_dir))
+    engine.only_main(lambda: note_start(config, ready.data.report, start, output_dir))
     check_gates(config.data, ready.data.report, ready.data.validation_report)
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
@@ -82,10 +94,10 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
-        watchers = [progress, metrics, *trackers, stop, sampler]
+        watchers = [ChangedValuesCallback(start.keys), progress, metrics, *trackers, stop, sampler]
         if config.data.sample_packing or config.data.eval_sample_packing:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
-        result = fit(config.training, steps, trainable, batches, watchers, resume)
+        result = fit(config.training, steps, trainable, batches, watchers, start.checkpoint)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
@@ -115,24 +127,24 @@ def connect(config: RunConfig) -> tuple[Engine, Precision]:
     return start_engine(place, settings), precision
 
 
-def find_start(config: RunConfig, engine: Engine) -> Path | None:
-    """Return the checkpoint to go on from, whose run had the same values; None for a fresh start.
+def find_start(config: RunConfig, hardware: Hardware, engine: Engine, allowed: Collection[str]) -> Continuation:
+    """Return the checkpoint to go on from, whose run had the same values but for those ``allowed``; or a fresh start.
 
     Raises:
         CheckpointError: see :func:`find_resume`.
         ConfigError: a key that changes the result differs.
     """
     resume = find_resume(config.training, engine)
-    if resume:
-        refuse_changed_config(config, resume)
-    return resume
+    surroundings = gather_surroundings(config, hardware)
+    return continue_from(config, resume, surroundings, allowed) if resume else Continuation(surroundings)
 
 
-def note_start(config: RunConfig, data: DataReport, resume: Path | None, output_dir: Path) -> None:
+def note_start(config: RunConfig, data: DataReport, start: Continuation, output_dir: Path) -> None:
     """Write what is about to be trained, unless it goes on from other data.  Raises DataError if it does."""
-    if resume:
-        refuse_changed_data(data, resume)
+    if start.checkpoint:
+        refuse_changed_data(data, start.checkpoint)
     write_config(config, data, output_dir)
+    note_changes(start, output_dir)
 
 
 def claim_output(config: RunConfig, resume: Path | None, *, replace: bool) -> Claim:

@@ -11,7 +11,7 @@ from finetune.errors import CheckpointError, ConfigError
 from finetune.training.checkpoints import checkpoints
 
 LOCK = ".lock"
-_BEFORE_TRAINING = {LOCK, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
+_BEFORE_TRAINING = {LOCK, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "surroundings.json", "wandb"}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 
