@@ -9,14 +9,12 @@ from typing import Any
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.config.changes import Change, differences
+from finetune.config.run import SURROUNDINGS
 from finetune.hardware import describe_device
 from finetune.model.base import find_base
 from finetune.model.build import Hardware
 from finetune.model.identity import base_identity
 from finetune.training.deepspeed import load_deepspeed
-
-FILE = "surroundings.json"
-"""File in the folder of a run that holds its :class:`Surroundings`."""
 
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "deepspeed", "tokenizers")
 _ATTENTION = ("attn_implementation", "flash_attention", "sdp_attention", "eager_attention", "flex_attention")
@@ -67,7 +65,7 @@ def gather_surroundings(config: RunConfig, hardware: Hardware) -> Surroundings:
 
 def made_changes(output_dir: Path) -> list[str]:
     """Return what was changed when the run in ``output_dir`` went on, ``after step N: key: old -> new``."""
-    path = output_dir / FILE
+    path = output_dir / SURROUNDINGS
     history = Surroundings.from_json(path.read_text(encoding="utf-8")).changes if path.is_file() else []
     return [f"after step {row['step']}: {line}" for row in history for line in row["changed"]]
 

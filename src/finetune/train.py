@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before the heavy imports, so that a faulty file is answered at once
@@ -32,7 +33,10 @@ from finetune.record import RunRecord, write_config, write_record
 from finetune.surroundings import gather_surroundings
 from finetune.training.callbacks import MetricsCallback, StopCallback
 from finetune.training.changed import ChangedValuesCallback
-from finetune.training.checkpoints import find_resume
+from finetune.training.checkpoints.find import find_resume
+from finetune.training.checkpoints.manifest import RunFacts
+from finetune.training.checkpoints.publish import CheckpointStore
+from finetune.training.checkpoints.run import begin_run, read_run_id, saved_nothing
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
@@ -45,36 +49,39 @@ from finetune.training.saving import save_final
 from finetune.training.tracking import open_trackers
 
 
-def run(
-    config: RunConfig,
-    narrator: Narrator,
-    *,
-    replace: bool = False,
-    allowed: Collection[str] = (),
-    publishes: bool = True,
-) -> Path:
-    """Train as ``config`` says and return the folder with the result.
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line decides about a run besides its configuration."""
 
-    Keys in ``allowed`` may be other than those of the checkpoint that the run goes on from.  ``publishes`` is off
-    where somebody adds to the result, and uploads it, later.
+    replace: bool = False
+    """Move another run in output_dir aside."""
+    allowed: Collection[str] = ()
+    """Keys that may be other than those of the checkpoint that the run goes on from; see config/changes.py."""
+    publishes: bool = True
+    """Upload the result; off where somebody adds to it, and uploads it, later."""
+
+
+def run(config: RunConfig, narrator: Narrator, options: RunOptions | None = None) -> Path:
+    """Train as ``config`` says and return the folder with the result.
 
     Raises:
         FinetuneError: one of its subclasses, for everything that a user can cause or meet.
         Stopped: a signal came; a checkpoint was saved before.
     """
     # 1. What is asked for can be done here, by these processes.
+    options = options or RunOptions()
     engine, precision = connect(config)
     main = engine.place.is_main
     hardware = Hardware(precision, choose_attention(config.model, precision))
     output_dir = Path(config.training.output_dir)
-    start = engine.on_main(lambda: find_start(config, hardware, engine, allowed))
-    claim = engine.only_main(lambda: claim_output(config, start.checkpoint, replace=replace))
-    narrator.output(output_dir, claim.moved if claim else None, start.checkpoint, start.notes)
+    start = engine.on_main(lambda: find_start(config, hardware, engine, options.allowed))
+    _lock, run_id = take_output(config, start, engine, narrator, replace=options.replace)
 
     # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
     narrator.data(ready.data, engine)
     engine.only_main(lambda: note_start(config, ready.data.report, start, output_dir))
+    store = open_store(config, start, run_id, ready.data.report, engine, narrator)
     check_gates(config.data, ready.data.report, ready.data.validation_report)
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
@@ -97,7 +104,7 @@ def run(
         watchers = [ChangedValuesCallback(start.keys), progress, metrics, *trackers, stop, sampler]
         if config.data.sample_packing or config.data.eval_sample_packing:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
-        result = fit(config.training, steps, trainable, batches, watchers, start.checkpoint)
+        result = fit(config.training, steps, trainable, batches, watchers, store, start.checkpoint)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
@@ -105,7 +112,7 @@ def run(
         samples = sampler.compare()
         if main:
             write_record(RunRecord(config, ready, trainable, steps, result, samples), output_dir)
-    if main and publishes:
+    if main and options.publishes:
         publish(config.card, output_dir, narrator.say)
     narrator.result(output_dir, result, samples)
     stop_engine(engine)
@@ -134,7 +141,7 @@ def find_start(config: RunConfig, hardware: Hardware, engine: Engine, allowed: C
         CheckpointError: see :func:`find_resume`.
         ConfigError: a key that changes the result differs.
     """
-    resume = find_resume(config.training, engine)
+    resume = find_resume(config.training, engine, read_run_id(Path(config.training.output_dir)))
     surroundings = gather_surroundings(config, hardware)
     return continue_from(config, resume, surroundings, allowed) if resume else Continuation(surroundings)
 
@@ -147,8 +154,45 @@ def note_start(config: RunConfig, data: DataReport, start: Continuation, output_
     note_changes(start, output_dir)
 
 
-def claim_output(config: RunConfig, resume: Path | None, *, replace: bool) -> Claim:
-    """Take ``output_dir`` for this run, which may go on in it; see :func:`claim_output_dir`."""
+def take_output(
+    config: RunConfig, start: Continuation, engine: Engine, narrator: Narrator, *, replace: bool
+) -> tuple[Claim | None, str]:
+    """Take ``output_dir`` for this run, which may go on in it, and say so; see :func:`claim_output_dir`.
+
+    A run that was to resume and ended before its first checkpoint starts over in its own folder.
+
+    Returns:
+        The main process's hold on the folder, and the run's id.
+    """
     output_dir, prepared_dir = Path(config.training.output_dir), Path(config.data.dataset_prepared_path)
-    goes_on = resume is not None and resume.parent.resolve() == output_dir.resolve()
-    return claim_output_dir(output_dir, prepared_dir, resuming=goes_on, replace=replace)
+    found = start.checkpoint
+    goes_on = found is not None and found.path.parent.resolve() == output_dir.resolve()
+    starts_over = config.training.auto_resume_from_checkpoints and found is None
+    claim = engine.only_main(
+        lambda: claim_output_dir(
+            output_dir,
+            prepared_dir,
+            resuming=goes_on or (starts_over and saved_nothing(output_dir)),
+            replace=replace,
+        )
+    )
+    run_id, cleared = engine.on_main(lambda: begin_run(output_dir, found))
+    narrator.output(output_dir, claim.moved if claim else None, found, (*cleared, *start.notes))
+    return claim, run_id
+
+
+def open_store(
+    config: RunConfig, start: Continuation, run_id: str, data: DataReport, engine: Engine, narrator: Narrator
+) -> CheckpointStore:
+    """Return where this run's checkpoints go, with what each of them says of it."""
+    facts = RunFacts(
+        run=run_id,
+        config=redact(config.render()),
+        data_digest=data.digest,
+        num_samples=data.num_train,
+        world_size=engine.place.world_size,
+        engine=engine.name,
+        surroundings=start.surroundings.to_json(),
+    )
+    training = config.training
+    return CheckpointStore(Path(training.output_dir), facts, engine, narrator.say, training.save_total_limit)

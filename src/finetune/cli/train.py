@@ -74,11 +74,11 @@ def command(
 
     with open_terminal(this_process(), debug=run_config.training.debug) as terminal:
         from finetune.narration import Narrator
-        from finetune.train import run
+        from finetune.train import RunOptions, run
 
         is_last = not (measures or (is_measured and has_reader()))
         narrator = Narrator(terminal.console, terminal.keep_log)
-        run(run_config, narrator, replace=replace, allowed=allowed, publishes=is_last)
+        run(run_config, narrator, RunOptions(replace=replace, allowed=allowed, publishes=is_last))
         if is_measured and is_last:
             later = f"finetune evaluate {shlex.quote(config)}"
             narrator.say(f"lm_eval_tasks: not run by the processes of another launcher; run them with {later}")

@@ -6,12 +6,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from finetune.config.run import RESOLVED
+from finetune.config.run import RESOLVED, SURROUNDINGS
 from finetune.errors import CheckpointError, ConfigError
-from finetune.training.checkpoints import checkpoints
+from finetune.training.checkpoints.names import checkpoints
+from finetune.training.checkpoints.run import RUN_ID
 
 LOCK = ".lock"
-_BEFORE_TRAINING = {LOCK, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "surroundings.json", "wandb"}
+_BEFORE_TRAINING = {LOCK, RUN_ID, ".DS_Store", RESOLVED, SURROUNDINGS, "data_report.json", "data_report.txt", "wandb"}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 
