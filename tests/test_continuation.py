@@ -85,7 +85,7 @@ def test_what_changed_is_written_down_everywhere(config_file: Path) -> None:
 
     line = "after step 3: learning_rate: 0.01 -> 0.02"
     assert (out / "config.resolved.yml").read_text().startswith(f"# changed {line}\n# model\n")
-    assert f"\n- changed {line}\n" in (out / "README.md").read_text()
+    assert f"\n- changed {line.replace('>', '&gt;')}\n" in (out / "README.md").read_text()
     rows = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["changed"] for row in rows if "changed" in row] == [["learning_rate: 0.01 -> 0.02"]]
     assert metrics(out, "learning_rate") == [0.01] * 3 + [0.02] * 4

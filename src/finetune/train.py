@@ -3,6 +3,7 @@
 ``accelerate launch -m finetune.train config.yml`` starts this module; it is the ``finetune train`` command.
 """
 
+import os
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
 from finetune.training.isolation import IsolationCallback
+from finetune.training.ledger import open_ledger
 from finetune.training.output import Claim, claim_output_dir
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
@@ -102,6 +104,7 @@ def run(config: RunConfig, narrator: Narrator, options: RunOptions | None = None
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         watchers = [ChangedValuesCallback(start.keys), progress, metrics, *trackers, stop, sampler]
+        watchers += open_ledger(os.environ, engine.place.rank)
         if config.data.sample_packing or config.data.eval_sample_packing:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
         result = fit(config.training, steps, trainable, batches, watchers, store, start.checkpoint)
