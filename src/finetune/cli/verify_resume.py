@@ -154,8 +154,8 @@ def _show(found: "Sequence[Finding]") -> None:
 
 def _covers(at: int, steps: int) -> str:
     return (
-        f"This covers this machine, these processes and {steps - at} steps after a checkpoint in the first {steps}; not "
-        "evaluation, later epochs (--steps and --at reach them), other machines or a loss of power"
+        f"This covers this machine, these processes and the {steps - at} steps after that checkpoint; not evaluation, "
+        "later epochs (--steps and --at reach them), other machines or a loss of power"
     )
 
 

@@ -43,7 +43,8 @@ class Finding:
 
     def __str__(self) -> str:
         if self.identical:
-            return f"{self.name}: identical ({self.num_compared})"
+            unit = "tensors" if self.name == WEIGHTS else "steps"
+            return f"{self.name}: identical ({self.num_compared} {unit})"
         size = f", by up to {self.difference:.3g}" if self.is_number else ""
         return f"{self.name}: differs from {self.where} on{size}"
 
