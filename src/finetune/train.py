@@ -34,6 +34,7 @@ from finetune.record import RunRecord, write_config, write_record
 from finetune.surroundings import gather_surroundings
 from finetune.training.callbacks import MetricsCallback, StopCallback
 from finetune.training.changed import ChangedValuesCallback
+from finetune.training.checkpoints.final import publish_final
 from finetune.training.checkpoints.find import find_resume
 from finetune.training.checkpoints.manifest import RunFacts
 from finetune.training.checkpoints.publish import CheckpointStore
@@ -111,7 +112,7 @@ def run(config: RunConfig, narrator: Narrator, options: RunOptions | None = None
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
-        save_final(trainable, ready.tokenizer, output_dir, main=main)
+        publish_final(store, result.last_step, lambda folder: save_final(trainable, ready.tokenizer, folder, main=main))
         samples = sampler.compare()
         if main:
             write_record(RunRecord(config, ready, trainable, steps, result, samples), output_dir)
