@@ -81,6 +81,8 @@ def compare_weights(one: Path, other: Path) -> Finding:
             largest = max(largest, (a.float() - b.float()).abs().max().item())
         else:
             largest = float("inf")
+    if not tensors:
+        return Finding(WEIGHTS, 0, "the first tensor", float("inf"))
     return Finding(WEIGHTS, len(tensors), first and f"tensor {first}", largest)
 
 
@@ -106,7 +108,7 @@ def _all(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
 
 
 def _compare_things(name: str, pairs: Sequence[tuple[int, list[Any], list[Any]]]) -> Finding:
-    first = next((f"step {step}" for step, a, b in pairs if a != b or not a), "")
+    first = next((f"step {step}" for step, a, b in pairs if a != b or not a), "" if pairs else "the first step")
     return Finding(name, len(pairs), first, is_number=False)
 
 

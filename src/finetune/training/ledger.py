@@ -68,7 +68,7 @@ def open_ledger(environment: Mapping[str, str], rank: int) -> list[LedgerCallbac
 def read_ledger(folder: Path) -> dict[int, list[dict[str, Any]]]:
     """Return the rows of each step, one for each process, in the order of their ranks."""
     steps: dict[int, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.jsonl"), key=lambda path: int(path.stem)):
+    for path in sorted(folder.glob("[0-9]*.jsonl"), key=lambda path: int(path.stem)):
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             steps.setdefault(row["step"], []).append(row)
