@@ -107,11 +107,11 @@ def refuse_changed_data(data: DataReport, checkpoint: Found) -> None:
 def note_changes(start: Continuation, output_dir: Path) -> None:
     """Write the surroundings, and what changed into ``metrics.jsonl`` and the resolved configuration."""
     history = start.surroundings.changes
-    (output_dir / SURROUNDINGS).write_text(redact(start.surroundings.to_json()), encoding="utf-8")
+    (output_dir / SURROUNDINGS).write_text(start.surroundings.to_json(), encoding="utf-8")
     if start.changes:
         row = {"step": history[-1]["step"], "time": round(time.time(), 3), "changed": history[-1]["changed"]}
         with (output_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(redact(json.dumps(row)) + "\n")
+            file.write(json.dumps(row) + "\n")
     made = made_changes(output_dir)
     if made:
         head = "".join(f"# changed {line}\n" for line in made)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.card.redact import redact
+from finetune.card.redact import REDACTED, redact
 from finetune.config import RunConfig
 from finetune.config.changes import Change, differences
 from finetune.config.run import SURROUNDINGS
@@ -57,7 +57,7 @@ def gather_surroundings(config: RunConfig, hardware: Hardware) -> Surroundings:
         compute=str(hardware.precision.compute_dtype).removeprefix("torch."),
         attention=hardware.attention.implementation,
         base=base_identity(find_base(config.model)),
-        deepspeed=json.loads(redact(json.dumps(found[1]))) if found else None,
+        deepspeed=_redacted(found[1]) if found else None,
         device=describe_device(),
         versions={name: version for name in _LIBRARIES if (version := _version(name))},
     )
@@ -99,6 +99,17 @@ def describe_drift(before: Surroundings, now: Surroundings) -> list[str]:
     return [
         f"WARNING other than when the checkpoint was saved, so the last bits may differ: {', '.join(lines)}"
     ] * bool(lines)
+
+
+def _redacted(value: Any, name: str = "") -> Any:
+    """Cut secrets out of settings, which are known by what they are or by the name they have."""
+    if isinstance(value, dict):
+        return {key: _redacted(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_redacted(item, name) for item in value]
+    if not isinstance(value, str) or redact(line := f"{name}: {value}") == line:
+        return value
+    return REDACTED
 
 
 def _version(name: str) -> str | None:

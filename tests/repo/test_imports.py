@@ -26,7 +26,8 @@ STORY = {
 }
 """Top-level modules that tell what a run does; they may import every package."""
 
-STEPS = {"config", "data", "model", "training", "evaluation", "generation", "card", "compat", "errors", "processes"}
+STEPS = {"config", "data", "model", "training", "evaluation", "generation", "card"}
+STEPS |= {"compat", "errors", "processes", "versions"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -34,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "compat": {"errors"},
     "processes": {"errors"},
+    "versions": {"errors"},
     "config": {"errors"},
     "data": {"config", "errors"},
     "model": {"config", "errors", "compat"},

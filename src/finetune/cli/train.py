@@ -71,7 +71,9 @@ def command(
 
     from finetune.cli.terminal import open_terminal
     from finetune.processes import this_process
+    from finetune.versions import check_versions
 
+    check_versions()
     with open_terminal(this_process(), debug=run_config.training.debug) as terminal:
         from finetune.narration import Narrator
         from finetune.train import RunOptions, run
