@@ -46,12 +46,12 @@ class Narrator:
         if data.validation_report:
             self.say("validation data:\n" + render(data.validation_report))
 
-    def output(self, output_dir: Path, moved: Path | None, resume: Found | None, cleared: Sequence[str]) -> None:
+    def output(self, output_dir: Path, moved: Path | None, resume: Found | None, notes: Sequence[str]) -> None:
         """Say where results go and where the run starts from; from here on the log is kept there."""
         self.keep_log(output_dir)
         if moved:
             self.say(f"output_dir: the run that was there is now in {moved}")
-        for note in (*(resume.notes if resume else ()), *cleared):
+        for note in (*(resume.notes if resume else ()), *notes):
             self.say(note)
         if resume:
             self.say(f"resuming from {resume.path}")

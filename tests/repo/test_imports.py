@@ -11,26 +11,25 @@ import pytest
 from tests.conftest import WriteConfig
 from tests.repo.source import MODULES, SOURCE, all_imports, module_name, parse, top_level_imports
 
-STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "held_out"} | {
+STORY = {
+    "train",
+    "start",
+    "preprocess",
+    "record",
+    "continuation",
+    "surroundings",
+    "narration",
+    "publish",
+    "evaluate",
+    "rerender",
     "hardware",
+    "held_out",
     "memory",
 }
 """Top-level modules that tell what a run does; they may import every package."""
 
-STEPS = {
-    "config",
-    "data",
-    "model",
-    "training",
-    "evaluation",
-    "generation",
-    "card",
-    "compat",
-    "disk",
-    "errors",
-    "processes",
-    "attempt",
-}
+STEPS = {"config", "data", "model", "training", "evaluation", "generation", "card"}
+STEPS |= {"attempt", "compat", "disk", "errors", "processes", "versions"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -40,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "disk": {"errors"},
     "processes": {"errors"},
     "attempt": {"card", "config", "errors", "processes"},
+    "versions": {"errors"},
     "config": {"errors"},
     "data": {"config", "disk", "errors"},
     "model": {"config", "disk", "errors", "compat"},

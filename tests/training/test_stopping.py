@@ -57,7 +57,7 @@ def train(config_file: Path, name: str, *words: str, stop_at: str = "never") -> 
     attempt = Attempt()
     console = Console(file=Terminal(attempt, stop_at), width=200)
     out = config_file.parent / name
-    run(load_config(config_file, [*CHANGES, f"--output_dir={out}", *words]), Narrator(console), attempt)
+    run(load_config(config_file, [*CHANGES, f"--output_dir={out}", *words]), Narrator(console), attempt=attempt)
     return out
 
 

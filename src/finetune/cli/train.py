@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,13 @@ ORPHANS_S = 60
 @config_command("train", LaunchingCommand)
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in output_dir.")
 @click.option("--replace", is_flag=True, help="Move another run in output_dir aside, then start anew.")
+@click.option(
+    "--allow-changed",
+    is_flag=False,
+    flag_value="all",
+    metavar="[KEYS]",
+    help="Resume although these keys (KEY,KEY) changed, or any key.",
+)
 @click.option("--skip-checks", is_flag=True, help="Do not prove at the start what the run relies on.")
 @click.option("--debug", is_flag=True, help="Show tracebacks and the messages of libraries.")
 @launch_options
@@ -51,7 +58,9 @@ def command(
     settings = [*(["--debug=true"] if debug else []), *(["--skip_checks=true"] if skips else [])]
     with Attempt(tell_failure) as attempt:
         from finetune.config import load_config
+        from finetune.config.changes import parse_allowed
 
+        allowed = parse_allowed(options.pop("allow_changed"))
         run_config = load_config(config, [*keys, *settings])
         attempt.belong(run_config.training)
         is_measured = bool(run_config.evaluation.lm_eval_tasks) and run_config.evaluation.lm_eval_post_train
@@ -61,10 +70,12 @@ def command(
             check_tasks(run_config.evaluation.lm_eval_tasks)
         plan = plan_processes(LaunchOptions(**options, launcher_arguments=context.meta.get(LAUNCHER_ARGUMENTS, ())))
         if plan:
-            words = [config, *keys, *skips, *(["--debug"] if debug else []), *(["--replace"] if replace else [])]
+            changed = [f"--allow-changed={','.join(sorted(allowed))}"] if allowed else []
+            flags = [*(["--debug"] if debug else []), *(["--replace"] if replace else [])]
+            words = [config, *keys, *skips, *flags, *changed]
             _launch(plan, words, run_config, attempt)
         else:
-            _train_here(run_config, attempt, replace=replace, measured_later=measures)
+            _train_here(run_config, attempt, allowed, replace=replace, measured_later=measures)
     if measures:
         _evaluate_and_publish(config, overrides, run_config)
 
@@ -88,10 +99,14 @@ def _launch(plan: LaunchPlan, words: Sequence[str], run_config: "RunConfig", att
         sys.exit(exit_code)
 
 
-def _train_here(run_config: "RunConfig", attempt: Attempt, *, replace: bool, measured_later: bool) -> None:
+def _train_here(
+    run_config: "RunConfig", attempt: Attempt, allowed: Collection[str], *, replace: bool, measured_later: bool
+) -> None:
     """Train in this process, which is one of those that a launcher started, or the only one."""
     from finetune.cli.terminal import open_terminal
+    from finetune.versions import check_versions
 
+    check_versions()
     attempt.take(this_process())
     if attempt.place.launched:
         end_with_parent()
@@ -99,11 +114,11 @@ def _train_here(run_config: "RunConfig", attempt: Attempt, *, replace: bool, mea
     with open_terminal(attempt.place, debug=run_config.training.debug) as terminal:
         attempt.tell = partial(tell_failure, stream=terminal.errors)
         from finetune.narration import Narrator
-        from finetune.train import run
+        from finetune.train import RunOptions, run
 
         is_last = not (measured_later or (is_measured and has_reader()))
         narrator = Narrator(terminal.console, terminal.keep_log)
-        run(run_config, narrator, attempt, replace=replace, publishes=is_last)
+        run(run_config, narrator, RunOptions(replace=replace, allowed=allowed, publishes=is_last), attempt)
         if is_measured and is_last:
             later = f"finetune evaluate {shlex.quote(run_config.source.file)}"
             narrator.say(f"lm_eval_tasks: not run by the processes of another launcher; run them with {later}")

@@ -66,7 +66,10 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             self.data_collator = self.training_collator
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate, and leave the random states as they were: how often a run evaluates must not change its dropout."""
+        """Evaluate with random numbers apart: an iterator over batches draws a seed.
+
+        Otherwise dropout in the steps that follow would depend on how often is evaluated.
+        """
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             return super().evaluate(*args, **kwargs)
