@@ -186,6 +186,8 @@ def fit(
             trainer.load_finished(resume.path, total_steps)
         else:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    if trainable.frozen_rows:
+        trainable.frozen_rows.restore()  # a checkpoint of ZeRO's brings its own copy, in which they have decayed
     if training.load_best_model_at_end:
         trainer.evaluate()
     history = tuple(trainer.state.log_history)
