@@ -196,10 +196,12 @@ def fit(
     with weights_only(deepspeed=plan.engine.deepspeed is not None):
         if resume and resume.step >= total_steps:
             trainer.load_finished(resume.path, total_steps)
+            _restore_rows(trainable)
             if is_owed(plan.cadence, trainer.state):
                 trainer.evaluate()
         else:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    _restore_rows(trainable)
     is_stopped = any(isinstance(callback, StopCallback) and callback.stops for callback in callbacks)
     if training.load_best_model_at_end and not is_stopped:
         trainer.evaluate()
@@ -212,6 +214,12 @@ def fit(
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
         first_step=first_step,
     )
+
+
+def _restore_rows(trainable: TrainableModel) -> None:
+    """Put frozen rows back: a checkpoint of ZeRO's brings its own copy, in which they have decayed."""
+    if trainable.frozen_rows:
+        trainable.frozen_rows.restore()
 
 
 def _own_callbacks(training: TrainingSection, trainable: TrainableModel) -> list[TrainerCallback]:
