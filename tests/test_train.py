@@ -14,6 +14,7 @@ from tests.story import LORA, PACKED, UNFROZEN, metrics, train, write_run
 from tests.tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finetune.attempt.state import read_state
 from finetune.errors import ConfigError, DataError
 
 
@@ -172,6 +173,9 @@ def test_a_signal_saves_a_checkpoint_that_the_next_run_goes_on_from(
 
     assert process.returncode == exit_code, output
     assert f"stopped by {number.name} after step" in output
+    state = read_state(config_file.parent / "out")
+    assert state is not None
+    assert (state.status, state.exit_code, state.retryable) == ("stopped", exit_code, True)
     step = max(int(path.name.split("-")[1]) for path in (config_file.parent / "out").glob("checkpoint-*"))
     out = train(
         config_file,

@@ -201,12 +201,14 @@ class Attempt:
 
     def _leave(self, text: str, exit_code: int) -> None:
         """End this process now, from the thread that hears signals, whatever the main thread waits for."""
-        self.end(exit_code)
-        self.tell(f"finetune: {text}", exit_code)
-        flush = threading.Thread(target=_flush, daemon=True)  # the main thread may hold a stream that nobody reads
-        flush.start()
-        flush.join(FLUSH_S)
-        os._exit(exit_code)
+        try:
+            self.end(exit_code)
+            self.tell(f"finetune: {text}", exit_code)
+            flush = threading.Thread(target=_flush, daemon=True)  # the main thread may hold a stream that nobody reads
+            flush.start()
+            flush.join(FLUSH_S)
+        finally:
+            os._exit(exit_code)
 
 
 def _flush() -> None:

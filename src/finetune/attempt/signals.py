@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from types import FrameType
 from typing import Any
@@ -130,7 +131,8 @@ class StopRequest:
             return
         saving = "saving a checkpoint after this step or batch of an evaluation, then stopping"
         plan = saving if self.stage is Stage.STEPS else "training is done; the run ends once its result is written"
-        self.say(f"{number.name}: {plan}. Once more ends at once")
+        with suppress(OSError, ValueError):  # the terminal may be closed, which SIGHUP says
+            self.say(f"{number.name}: {plan}. Once more ends at once")
 
     def take_over(self, number: int) -> None:
         """Take a signal that another process of the run got as this one's own."""

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,8 +112,9 @@ def _train_here(
     if attempt.place.launched:
         end_with_parent()
     is_measured = bool(run_config.evaluation.lm_eval_tasks) and run_config.evaluation.lm_eval_post_train
-    with open_terminal(attempt.place, debug=run_config.training.debug) as terminal:
+    with open_terminal(attempt.place, debug=run_config.training.debug) as terminal, ExitStack() as stack:
         attempt.tell = partial(tell_failure, stream=terminal.errors)
+        stack.callback(setattr, attempt, "tell", tell_failure)  # the stream closes with the terminal
         from finetune.narration import Narrator
         from finetune.train import RunOptions, run
 
@@ -122,7 +124,6 @@ def _train_here(
         if is_measured and is_last:
             later = f"finetune evaluate {shlex.quote(run_config.source.file)}"
             narrator.say(f"lm_eval_tasks: not run by the processes of another launcher; run them with {later}")
-        attempt.tell = tell_failure
 
 
 def _evaluate_and_publish(config: str, overrides: tuple[str, ...], run_config: "RunConfig") -> None:
