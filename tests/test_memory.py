@@ -47,7 +47,7 @@ def test_a_step_without_memory_says_its_batch_and_what_helps(tmp_path: Path, tin
     )
     assert done.returncode == 5, done.stderr
     lines = done.stderr[done.stderr.index("finetune: ") :].splitlines()
-    assert lines[0].startswith("finetune: memory ran out in step 1, on a micro-batch of 600 x 128 = 76,800 tokens; ")
+    assert lines[0].startswith("finetune: memory ran out in step 1, on a micro-batch of 600 x 192 = 115,200 tokens; ")
     assert lines[1:4] == [
         "  What helps, the cheapest first:",
         "    micro_batch_size: 300 with gradient_accumulation_steps: 2  (the same steps)",
