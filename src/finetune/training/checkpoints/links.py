@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+LATEST, BEST = "latest", "best"
+
 
 def point(output_dir: Path, name: str, target: Path) -> None:
     """Let the link ``name`` lead to ``target``, relative, at once; what is no link of this kind stays as it is.

@@ -35,6 +35,13 @@ FAULTS = (OSError, RuntimeError, SafetensorError)
 """What libraries raise when they cannot write a file; on a full disk too, and then in words that do not say so."""
 
 
+class BrokenOffError(Exception):
+    """A process left what all do together, where the others wait for it and cannot be told; its cause is why.
+
+    It has to end, so that they see it gone.
+    """
+
+
 class CheckpointStore:
     """The checkpoints of one run in its ``output_dir``."""
 
@@ -80,6 +87,7 @@ class CheckpointStore:
         started, target = time.monotonic(), self.path(step)
         staging = self.engine.on_main(lambda: self._begin(target))
         if staging is None:
+            self._tidy(step, best)
             return
         try:
             for write in writers:
@@ -91,10 +99,8 @@ class CheckpointStore:
             if self.engine.place.is_main:
                 shutil.rmtree(staging, ignore_errors=True)
             raise
-        if self.engine.place.is_main:
-            self._tidy(step, best)
-            took = time.monotonic() - started
-            self.say(f"{target.name} saved in {took:.1f} s ({size_text(manifest.num_bytes)})")
+        self._tidy(step, best)
+        self.say(f"{target.name} saved in {time.monotonic() - started:.1f} s ({size_text(manifest.num_bytes)})")
 
     def together(self, target: Path, staging: Path, action: Callable[[], T]) -> list[T]:
         """Do ``action`` in every process and return what each gives; the failure of one is that of all.
@@ -108,6 +114,10 @@ class CheckpointStore:
             result = action()
         except torch.OutOfMemoryError:
             raise
+        except BrokenOffError as broken:
+            cause = broken.__cause__
+            assert isinstance(cause, Exception)
+            raise CheckpointError(explain_failure(target, staging, cause, self.needed())) from cause
         except CheckpointError as error:
             failure = str(error)
         except FAULTS as error:
@@ -167,9 +177,11 @@ class CheckpointStore:
 
     def _tidy(self, step: int, best: int | None) -> None:
         """Set the links and remove old checkpoints; what fails here costs room and nothing else."""
-        links.point(self.output_dir, "latest", self.path(step))
+        if not self.engine.place.is_main:
+            return
+        links.point(self.output_dir, links.LATEST, self.path(step))
         if best is not None and self.path(best).is_dir():
-            links.point(self.output_dir, "best", self.path(best))
+            links.point(self.output_dir, links.BEST, self.path(best))
         if self.limit is None:
             return
         try:
