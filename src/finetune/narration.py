@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from finetune.card.redact import redact
 from finetune.data.prepare import PreparedData, StreamedData
 from finetune.data.report import render
 from finetune.model.build import TrainableModel
@@ -89,7 +90,7 @@ class Narrator:
     def result(self, output_dir: Path, result: FitResult, samples: Sequence[SampleAnswers]) -> None:
         """Show the change on samples, and say where everything is."""
         for sample in samples:
-            self.say(f"\n> {sample.prompt}\n  before: {sample.before}\n  after:  {sample.after}")
+            self.say(redact(f"\n> {sample.prompt}\n  before: {sample.before}\n  after:  {sample.after}"))
         self.say(
             f"\ndone: {result.last_step} steps in {result.runtime_s:.0f} s; the card is {output_dir / 'README.md'}"
         )

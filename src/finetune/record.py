@@ -28,7 +28,7 @@ from finetune.model.hub import read_metadata
 from finetune.preprocess import Preprocessed
 from finetune.surroundings import made_changes
 from finetune.training.fit import FitResult, TrainingPlan
-from finetune.training.samples import SampleAnswers, write_samples
+from finetune.training.samples import SampleAnswers, render_samples
 
 DATA_REPORT = "data_report.json"
 _FRAMEWORKS = (
@@ -69,7 +69,7 @@ def write_record(record: RunRecord, output_dir: Path) -> None:
         _write_data_report(record.ready.data.report, output_dir)
     plotted = plot_losses(record.result.log_history, output_dir / "loss.png")
     if record.samples:
-        write_samples(record.samples, output_dir / "samples.md")
+        (output_dir / "samples.md").write_text(redact(render_samples(record.samples)), encoding="utf-8")
     facts = gather_facts(record, plot_file="loss.png" if plotted else None)
     text = render(facts)
     (output_dir / stored.FILE).write_text(stored.to_json(facts, text), encoding="utf-8")
