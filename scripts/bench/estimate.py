@@ -8,6 +8,7 @@ steps (from the events of torch's memory profiler).  ``--write`` replaces script
 """
 
 import argparse
+import gc
 import platform
 import sys
 import tempfile
@@ -57,7 +58,10 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
-    rows = [(name, comparison) for name, keys in cases(options.model) for comparison in compare(keys)]
+    rows = []
+    for name, keys in cases(options.model):
+        rows += [(name, comparison) for comparison in compare(keys)]
+        gc.collect()
     text = render(rows)
     sys.stdout.write(text)
     if options.write:
@@ -71,7 +75,7 @@ def cases(model: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
             base = {"base_model": str(save_small(family, Path(folder) / family)), "sequence_len": 256}
             yield from _variants(family, base)
         if model:
-            yield from _variants(model.name, {"base_model": str(model), "sequence_len": 512})
+            yield from _variants(model.name, {"base_model": str(model), "sequence_len": 256, "micro_batch_size": 1})
 
 
 def _variants(name: str, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -79,8 +83,8 @@ def _variants(name: str, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
         for bf16 in (False, True):
             for checkpointing in (False, True):
                 words = [name, method, "bf16" if bf16 else "fp32", *(["checkpointing"] if checkpointing else [])]
-                extra = {"bf16": bf16, "gradient_checkpointing": checkpointing, "micro_batch_size": 2}
-                yield ", ".join(words), {**base, **keys, **extra}
+                extra = {"bf16": bf16, "gradient_checkpointing": checkpointing}
+                yield ", ".join(words), {"micro_batch_size": 2, **base, **keys, **extra}
 
 
 def save_small(family: str, folder: Path) -> Path:

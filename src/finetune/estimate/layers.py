@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from finetune.estimate.activations import LayerPlan
 from finetune.estimate.architecture import Architecture
@@ -10,7 +11,7 @@ from finetune.estimate.tensors import linear_shapes
 
 
 def plan_layers(
-    architecture: Architecture, held: Sequence[Held], *, adapter: bool, dora: bool = False
+    architecture: Architecture, held: Sequence[Held], *, adapter: bool, dora: bool = False, has_copies: bool = True
 ) -> list[LayerPlan]:
     """Return the plan of each layer.
 
@@ -22,10 +23,11 @@ def plan_layers(
             layer = layer_of(tensor.name)
             by_layer[-1 if tensor.is_embedding else architecture.num_layers if layer is None else layer].append(tensor)
     lowest = min((layer for layer, tensors in by_layer.items() if tensors), default=architecture.num_layers)
-    return [
+    plans = [
         _plan_layer(architecture, by_layer[number], reached=number >= lowest, adapter=adapter, dora=dora)
         for number in range(architecture.num_layers)
     ]
+    return plans if has_copies else [replace(plan, copied=0) for plan in plans]
 
 
 def layer_of(name: str) -> int | None:

@@ -180,11 +180,14 @@ def _gradients(setup: Setup, trained: list[Held], sharding: Sharding | None) -> 
 def _activations(setup: Setup, held: list[Held]) -> tuple[Activations, int]:
     architecture = setup.base.architecture
     numerics = _numerics(setup, held)
-    layers = plan_layers(architecture, held, adapter=bool(setup.adapter.adapter), dora=_dora(setup))
+    has_copies = setup.deepspeed is None  # which holds the weights in the compute format already
+    layers = plan_layers(
+        architecture, held, adapter=bool(setup.adapter.adapter), dora=_dora(setup), has_copies=has_copies
+    )
     batch = _batch(setup)
     activations = count_activations(architecture, layers, numerics, batch, checkpointing=_checkpoints(setup))
     logits = logit_bytes(architecture, numerics, batch.num_tokens, chunk_bytes=_chunk_bytes(setup))
-    if numerics.compute == 2 and setup.compute_bytes == 2:
+    if numerics.compute == 2 and setup.deepspeed is None:
         head = next((t for t in reversed(held) if t.name.startswith(("lm_head", "model.embed_tokens"))), None)
         logits += 2 * head.num_parameters if head and head.num_bytes == 4 * head.num_parameters else 0
     return activations, logits
