@@ -11,7 +11,18 @@ import pytest
 from tests.conftest import WriteConfig
 from tests.repo.source import MODULES, SOURCE, all_imports, module_name, parse, top_level_imports
 
-STORY = {"train", "preprocess", "record", "narration", "publish", "evaluate", "rerender", "hardware", "held_out"}
+STORY = {
+    "train",
+    "preprocess",
+    "record",
+    "narration",
+    "publish",
+    "evaluate",
+    "rerender",
+    "hardware",
+    "held_out",
+    "fitting",
+}
 """Top-level modules that tell what a run does; they may import every package."""
 
 STEPS = {"config", "data", "model", "estimate", "training", "evaluation", "generation", "card", "compat", "errors"}

@@ -119,7 +119,8 @@ def quantized_bytes(num_parameters: int, num_rows: int, *, bits: int, double: bo
 def _frozen(model: ModelSection, base: Base, tensor: Tensor, compute_bytes: int) -> Held:
     if not model.quantized:
         return _float(tensor, compute_bytes)
-    if not tensor.is_linear or _is_skipped(model, tensor):
+    is_candidate = tensor.is_linear or (tensor.is_output and bool(_skipped(model)))
+    if not is_candidate or _is_skipped(model, tensor):
         return _float(tensor, 4)  # PEFT holds in float32 what is not quantized
     double = bool(model.bnb_config_kwargs.get("bnb_4bit_use_double_quant", True))
     num_bytes, constants = quantized_bytes(
@@ -129,8 +130,12 @@ def _frozen(model: ModelSection, base: Base, tensor: Tensor, compute_bytes: int)
 
 
 def _is_skipped(model: ModelSection, tensor: Tensor) -> bool:
-    skipped = model.bnb_config_kwargs.get("llm_int8_skip_modules") or []
-    return any(tensor.module == name or name in tensor.module.split(".") for name in skipped)
+    return any(tensor.module == name or name in tensor.module.split(".") for name in _skipped(model))
+
+
+def _skipped(model: ModelSection) -> list[str]:
+    """Modules that are named to stay as they are; they take the place of transformers' own choice, the output."""
+    return model.bnb_config_kwargs.get("llm_int8_skip_modules") or []
 
 
 def _float(tensor: Tensor, num_bytes: int, *, trained: bool = False) -> Held:

@@ -21,7 +21,7 @@ class StateKind:
     bits: int = 32
     paged: bool = False
     step_bytes: int = 0
-    """A counter on the device for each tensor (torch's own optimizers)."""
+    """A number on the device for each tensor: its steps (torch's own optimizers), or its size (Adafactor)."""
     factored: bool = False
     """One row and one column in the place of a matrix (Adafactor)."""
 
@@ -39,7 +39,7 @@ KINDS: dict[Optimizer, StateKind] = {
     "lion_8bit": StateKind(1, bits=8),
     "paged_lion_32bit": StateKind(1, paged=True),
     "paged_lion_8bit": StateKind(1, bits=8, paged=True),
-    "adafactor": StateKind(1, factored=True),
+    "adafactor": StateKind(1, factored=True, step_bytes=4),
     "sgd": StateKind(0),
     "adagrad": StateKind(1, step_bytes=4),
     "rmsprop": StateKind(1, step_bytes=4),
@@ -55,7 +55,7 @@ def state_bytes(kind: StateKind, shape: tuple[int, ...], *, is_embedding: bool =
     """
     count = math.prod(shape)
     if kind.factored and len(shape) >= 2:
-        return 4 * (count // shape[-1] + count // shape[-2])
+        return 4 * (count // shape[-1] + count // shape[-2]) + kind.step_bytes
     if kind.bits == 8 and count >= MIN_8BIT and not is_embedding:
         return kind.num_states * (count + 4 * math.ceil(count / BLOCK))
     return kind.num_states * 4 * count + (kind.step_bytes if kind.num_states else 0)
