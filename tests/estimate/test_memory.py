@@ -1,11 +1,13 @@
 """The memory of a run put together: precision, ZeRO, and the peak."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.estimate.sections import BIG, CPU, make_setup
+from tests.estimate.test_flops import LLAMA_8B
 from tests.tiny import save_tiny_llama
 
 from finetune.estimate.devices import CUDA_CONTEXT
@@ -88,8 +90,13 @@ def test_the_peak_adds_what_exists_at_one_time(base: Path) -> None:
     one, several = needed(base, sequence_len=4096), needed(base, sequence_len=4096, gradient_accumulation_steps=2)
     assert one.peak_at == several.peak_at == "the loss"
     assert several.peak == one.peak + one.part("gradients").device
-    short = needed(base, sequence_len=64)
-    assert short.peak_at in ("the optimizer's step", "the backward pass")
+
+
+def test_gradients_can_outweigh_activations(base: Path) -> None:
+    (base / "config.json").write_text(json.dumps(LLAMA_8B))
+    (base / "model.safetensors").unlink()
+    short, copying = (needed(base, sequence_len=64, optimizer=name) for name in ("adamw_8bit", "adamw_torch"))
+    assert (short.peak_at, copying.peak_at) == ("the backward pass", "the optimizer's step")
     assert short.peak < sum(part.device for part in short.parts)
 
 
