@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from finetune.config import RunConfig
 from finetune.disk import size_text
 from finetune.errors import HardwareError
+from finetune.fitting import estimate_line
 from finetune.hardware import peak_memory_bytes
 from finetune.training.trainer import CausalTrainer
 
@@ -60,9 +61,11 @@ class Work:
 
     def describe(self) -> str:
         """Word the failure, with the changes that help, the cheapest first."""
+        estimated = estimate_line(self.config)
         lines = [
             f"memory ran out in {self.doing}{self._batch()}; this process had taken {size_text(peak_memory_bytes())}, "
             f"and the {'GPU' if torch.cuda.is_available() else 'machine'} has {size_text(total_memory_bytes())}.",
+            *([estimated] if estimated else []),
             "What helps, the cheapest first:",
             *(f"  {change}" for change in changes(self.config, self.doing, self.num_processes)),
         ]

@@ -21,6 +21,8 @@ from finetune.attempt.attempt import Attempt
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.disk import writing
+from finetune.fitting import memory_share, refuse_disagreement, settle_auto
+from finetune.hardware import peak_memory_bytes
 from finetune.memory import Work
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, build_model
@@ -36,6 +38,7 @@ from finetune.training.checkpoints.final import publish_final
 from finetune.training.engine import stop_engine
 from finetune.training.fit import build_batches, fit, plan
 from finetune.training.ledger import open_ledger
+from finetune.training.longest import LongestBatch
 from finetune.training.loss_check import LossCallback
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
@@ -80,7 +83,9 @@ def run(
 def tell(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: Attempt) -> Path:
     """The story itself: see :func:`run`."""
     # 1. What is asked for can be done here, by these processes.
+    config = settle_auto(config, narrator.say)
     engine, precision = connect(config)
+    refuse_disagreement(config, engine)
     main = engine.place.is_main
     hardware = Hardware(precision, choose_attention(config.model, precision))
     output_dir = Path(config.training.output_dir)
@@ -115,20 +120,13 @@ def tell(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         stop = StopCallback(attempt, engine, config.training)
-        watchers = [
-            ChangedValuesCallback(start.keys),
-            progress,
-            metrics,
-            *trackers,
-            stop,
-            sampler,
-            LossCallback(trainable, narrator.say),
-        ]
-        watchers += open_ledger(os.environ, engine.place.rank)
+        watchers = [ChangedValuesCallback(start.keys), progress, metrics, *trackers, stop, sampler]
+        watchers += [LossCallback(trainable, narrator.say), *open_ledger(os.environ, engine.place.rank)]
         checks = plan_checks(config, ready, trainable, narrator, is_new=start.checkpoint is None)
 
         def watch(trainer: CausalTrainer) -> list[TrainerCallback]:
-            return [*watchers, *checks(trainer), work.watch(trainer)]
+            longest = LongestBatch(trainer, memory_share(config), peak_memory_bytes, narrator.say)
+            return [*watchers, *checks(trainer), longest, work.watch(trainer)]
 
         result = fit(config.training, steps, trainable, batches, watch, store, start.checkpoint)
         stop.raise_if_stopped(result.last_step, result.total_steps)

@@ -25,10 +25,11 @@ STORY = {
     "hardware",
     "held_out",
     "memory",
+    "fitting",
 }
 """Top-level modules that tell what a run does; they may import every package."""
 
-STEPS = {"config", "data", "model", "training", "evaluation", "generation", "card"}
+STEPS = {"config", "data", "model", "estimate", "training", "evaluation", "generation", "card"}
 STEPS |= {"attempt", "compat", "disk", "errors", "processes", "versions"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors"},
     "data": {"config", "disk", "errors"},
     "model": {"config", "disk", "errors", "compat"},
+    "estimate": {"config", "model", "errors"},
     "training": {"config", "data", "model", "disk", "errors", "compat", "processes", "attempt"},
     "evaluation": {"config", "data", "model", "disk", "errors", "compat"},
     "generation": {"config", "data", "model", "errors", "compat"},
