@@ -65,13 +65,12 @@ def test_nothing_is_read_where_nothing_says_auto(config_file: Path) -> None:
     assert settle_auto(config, lambda _: None) is config
 
 
-def test_the_line_for_running_out_of_memory_says_what_was_needed_and_what_helps(config_file: Path) -> None:
+def test_the_line_for_running_out_of_memory_says_what_was_needed_and_for_what(config_file: Path) -> None:
     line = estimate_line(load_config(config_file, ["--sequence_len=1048576"]))
     gib = host_bytes() / 2**30
     assert line.startswith("By the estimate this run needs ")
     assert f"of {gib:.1f} GiB (activations " in line
-    assert "Cheapest changes: micro_batch_size: 2, gradient_accumulation_steps: 2" in line
-    assert line.endswith(f"finetune estimate {config_file} shows all of it")
+    assert line.endswith(f"finetune estimate {config_file} shows all of it, and what fits")
 
 
 def test_a_model_that_is_not_known_has_no_estimate(config_file: Path) -> None:
