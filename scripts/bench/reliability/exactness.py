@@ -122,6 +122,7 @@ def evaluation(lab: Lab) -> Row:
             base_model=str(plain_model(lab)),
             val_set_size=None,
             test_datasets=[{"path": str(rows), "type": COLUMNS, "split": "train"}],
+            sequence_len=256,
             eval_batch_size=size,
             max_steps=8,
             save_strategy="no",

@@ -1,22 +1,18 @@
 """A3, A4, A42: SIGKILL at any moment, and aimed at every file operation of a save."""
 
-import os
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from reliability.forks import Child, Outcome, Work, command, run, start
+from reliability.aim import watched
+from reliability.forks import Child, command, run
 from reliability.record import Row, joined, listed
 from reliability.runs import Case, Lab, has_staging, published, resumed_from, weights_digest
 from reliability.stock import Stock, last_error, stock
-
-FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree")
 
 
 @dataclass
@@ -194,38 +190,3 @@ def _kill_and_go_on(case: Case, moment: int, reference: str) -> str:
     if (resumed_from(second.text) or 0) < newest:
         return f"operation {moment}: went on from {resumed_from(second.text)} where checkpoint-{newest} stood"
     return "" if weights_digest(case.out) == reference else f"operation {moment}: the end differs"
-
-
-def watched(work: Work, out: Path, *, kill_at: int = 0, counter: Path | None = None) -> Work:
-    """Return ``work`` that counts its file operations in saves, and kills itself at one of them.
-
-    Python announces each operation to an audit hook before it is done, in whatever library.
-    """
-    place = str(out)
-    seen = 0
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if event not in FILE_EVENTS or not any(_in_save(place, argument) for argument in arguments[:2]):
-            return
-        seen += 1
-        if seen == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def watched_work() -> int:
-        sys.addaudithook(hook)
-        code = work()
-        if counter:
-            counter.write_text(str(seen))
-        return code
-
-    return watched_work
-
-
-def _in_save(out: str, argument: Any) -> bool:
-    """Whether a file operation is one on a checkpoint."""
-    if not isinstance(argument, str | os.PathLike):
-        return False
-    path = os.fspath(argument)
-    text = path if isinstance(path, str) else os.fsdecode(path)
-    return text.startswith(out) and any(word in text for word in ("checkpoint-", "staging", "trash"))
