@@ -10,6 +10,7 @@ from finetune.data.prepare import PreparedData, StreamedData
 from finetune.data.report import render
 from finetune.model.build import TrainableModel
 from finetune.training.cadence import Cadence
+from finetune.training.checkpoints.find import Found
 from finetune.training.engine import Engine
 from finetune.training.fit import FitResult
 from finetune.training.samples import SampleAnswers
@@ -45,13 +46,15 @@ class Narrator:
         if data.validation_report:
             self.say("validation data:\n" + render(data.validation_report))
 
-    def output(self, output_dir: Path, moved: Path | None, resume: Path | None) -> None:
+    def output(self, output_dir: Path, moved: Path | None, resume: Found | None, cleared: Sequence[str]) -> None:
         """Say where results go and where the run starts from; from here on the log is kept there."""
         self.keep_log(output_dir)
         if moved:
             self.say(f"output_dir: the run that was there is now in {moved}")
+        for note in (*(resume.notes if resume else ()), *cleared):
+            self.say(note)
         if resume:
-            self.say(f"resuming from {resume}")
+            self.say(f"resuming from {resume.path}")
         self.say(f"output: {output_dir}")
 
     def model(self, trainable: TrainableModel) -> None:

@@ -28,6 +28,8 @@ from finetune.hardware import describe_device, peak_memory_bytes
 from finetune.model.build import TrainableModel
 from finetune.model.hub import read_metadata
 from finetune.preprocess import Preprocessed
+from finetune.training.checkpoints.find import Found
+from finetune.training.checkpoints.manifest import MANIFEST
 from finetune.training.fit import FitResult, TrainingPlan
 from finetune.training.samples import SampleAnswers, write_samples
 
@@ -64,38 +66,52 @@ def _write_data_report(data: DataReport, output_dir: Path) -> None:
     (output_dir / "data_report.txt").write_text(redact(render_report(data)) + "\n", encoding="utf-8")
 
 
-def refuse_changed_config(config: RunConfig, resume: Path) -> None:
-    """Compare with the configuration that the checkpoint's run was started with.
+def refuse_changed_config(config: RunConfig, resume: Found) -> None:
+    """Compare with the configuration that the checkpoint was saved under.
 
     Raises:
         ConfigError: a key that changes the result differs; optimizer and schedule would go on as before.
     """
-    path = resume.parent / RESOLVED
-    if not path.is_file():
-        return
-    changed = changed_keys(path.read_text(encoding="utf-8"), redact(config.render()))
+    recorded, where = _recorded_config(resume)
+    changed = changed_keys(recorded, redact(config.render())) if recorded else []
     if changed:
         raise ConfigError(
-            f"{resume} belongs to a run with other values ({path}), and what is saved goes on with them:\n  "
+            f"{resume.path} belongs to a run with other values ({where}), and what is saved goes on with them:\n  "
             + "\n  ".join(changed)
             + "\nTake these changes back, or start anew with --replace or another output_dir"
         )
 
 
-def refuse_changed_data(data: DataReport, resume: Path) -> None:
+def _recorded_config(resume: Found) -> tuple[str, Path]:
+    """A checkpoint's own record, or beside one that has none the record of its folder."""
+    if resume.manifest:
+        return resume.manifest.facts.config, resume.path / MANIFEST
+    path = resume.path.parent / RESOLVED
+    return (path.read_text(encoding="utf-8") if path.is_file() else ""), path
+
+
+def refuse_changed_data(data: DataReport, resume: Found) -> None:
     """Compare with the samples that the checkpoint's run was trained on.
 
     Raises:
         DataError: they are others, and the run would go on in the middle of an epoch of those.
     """
-    path = resume.parent / DATA_REPORT
-    known = DataReport.from_json(path.read_text(encoding="utf-8")) if path.is_file() else data
-    if known.digest not in ("", data.digest):
+    digest, num_samples = _recorded_data(resume)
+    if digest not in ("", data.digest):
         raise DataError(
-            f"{resume} belongs to a run on other samples ({known.num_train:,} of them, now {data.num_train:,}): a data "
-            "file, the tokenizer or the code that prepares the data changed since. Take the change back, or start anew "
-            "with --replace or another output_dir"
+            f"{resume.path} belongs to a run on other samples ({num_samples:,} of them, now {data.num_train:,}): a "
+            "data file, the tokenizer or the code that prepares the data changed since. Take the change back, or start "
+            "anew with --replace or another output_dir"
         )
+
+
+def _recorded_data(resume: Found) -> tuple[str, int]:
+    """Digest and number of the samples."""
+    if resume.manifest:
+        return resume.manifest.facts.data_digest, resume.manifest.facts.num_samples
+    path = resume.path.parent / DATA_REPORT
+    known = DataReport.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return (known.digest, known.num_train) if known else ("", 0)
 
 
 def write_record(record: RunRecord, output_dir: Path) -> None:

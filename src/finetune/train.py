@@ -28,7 +28,10 @@ from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
 from finetune.training.callbacks import MetricsCallback, StopCallback
-from finetune.training.checkpoints import find_resume
+from finetune.training.checkpoints.find import Found, find_resume
+from finetune.training.checkpoints.manifest import RunFacts
+from finetune.training.checkpoints.publish import CheckpointStore
+from finetune.training.checkpoints.run import begin_run, read_run_id, saved_nothing
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
@@ -57,12 +60,14 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     output_dir = Path(config.training.output_dir)
     resume = engine.on_main(lambda: find_start(config, engine))
     claim = engine.only_main(lambda: claim_output(config, resume, replace=replace))
-    narrator.output(output_dir, claim.moved if claim else None, resume)
+    run_id, cleared = engine.on_main(lambda: begin_run(output_dir, resume))
+    narrator.output(output_dir, claim.moved if claim else None, resume, cleared)
 
     # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
     narrator.data(ready.data, engine)
     engine.only_main(lambda: note_start(config, ready.data.report, resume, output_dir))
+    store = open_store(config, run_id, ready.data.report, engine, narrator)
     check_gates(config.data, ready.data.report, ready.data.validation_report)
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
@@ -85,7 +90,7 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         watchers = [progress, metrics, *trackers, stop, sampler]
         if config.data.sample_packing or config.data.eval_sample_packing:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
-        result = fit(config.training, steps, trainable, batches, watchers, resume)
+        result = fit(config.training, steps, trainable, batches, watchers, store, resume)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
@@ -115,28 +120,46 @@ def connect(config: RunConfig) -> tuple[Engine, Precision]:
     return start_engine(place, settings), precision
 
 
-def find_start(config: RunConfig, engine: Engine) -> Path | None:
+def find_start(config: RunConfig, engine: Engine) -> Found | None:
     """Return the checkpoint to go on from, whose run had the same values; None for a fresh start.
 
     Raises:
         CheckpointError: see :func:`find_resume`.
         ConfigError: a key that changes the result differs.
     """
-    resume = find_resume(config.training, engine)
+    resume = find_resume(config.training, engine, read_run_id(Path(config.training.output_dir)))
     if resume:
         refuse_changed_config(config, resume)
     return resume
 
 
-def note_start(config: RunConfig, data: DataReport, resume: Path | None, output_dir: Path) -> None:
+def note_start(config: RunConfig, data: DataReport, resume: Found | None, output_dir: Path) -> None:
     """Write what is about to be trained, unless it goes on from other data.  Raises DataError if it does."""
     if resume:
         refuse_changed_data(data, resume)
     write_config(config, data, output_dir)
 
 
-def claim_output(config: RunConfig, resume: Path | None, *, replace: bool) -> Claim:
-    """Take ``output_dir`` for this run, which may go on in it; see :func:`claim_output_dir`."""
+def claim_output(config: RunConfig, resume: Found | None, *, replace: bool) -> Claim:
+    """Take ``output_dir`` for this run, which may go on in it; see :func:`claim_output_dir`.
+
+    A run that was to resume and ended before its first checkpoint starts over in its own folder.
+    """
     output_dir, prepared_dir = Path(config.training.output_dir), Path(config.data.dataset_prepared_path)
-    goes_on = resume is not None and resume.parent.resolve() == output_dir.resolve()
-    return claim_output_dir(output_dir, prepared_dir, resuming=goes_on, replace=replace)
+    goes_on = resume is not None and resume.path.parent.resolve() == output_dir.resolve()
+    starts_over = config.training.auto_resume_from_checkpoints and resume is None and saved_nothing(output_dir)
+    return claim_output_dir(output_dir, prepared_dir, resuming=goes_on or starts_over, replace=replace)
+
+
+def open_store(config: RunConfig, run_id: str, data: DataReport, engine: Engine, narrator: Narrator) -> CheckpointStore:
+    """Return where this run's checkpoints go, with what each of them says of it."""
+    facts = RunFacts(
+        run=run_id,
+        config=redact(config.render()),
+        data_digest=data.digest,
+        num_samples=data.num_train,
+        world_size=engine.place.world_size,
+        engine=engine.name,
+    )
+    training = config.training
+    return CheckpointStore(Path(training.output_dir), facts, engine, narrator.say, training.save_total_limit)

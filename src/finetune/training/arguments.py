@@ -59,7 +59,7 @@ def build_arguments(
         eval_steps=NEVER,
         save_strategy=strategy,
         save_steps=NEVER,
-        save_total_limit=training.save_total_limit,
+        save_total_limit=None,  # the checkpoint store removes what it wrote; the Trainer would remove by name
         load_best_model_at_end=training.load_best_model_at_end,
         metric_for_best_model="eval_loss" if has_validation else None,
         greater_is_better=False if has_validation else None,

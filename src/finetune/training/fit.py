@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -21,12 +20,13 @@ from finetune.data.collate import (
     SupervisedCollator,
 )
 from finetune.data.prepare import PreparedData, StreamedData
-from finetune.errors import CheckpointError
 from finetune.model.build import Hardware, TrainableModel
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
 from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
-from finetune.training.checkpoints import resume_step
+from finetune.training.checkpoints.find import Found
+from finetune.training.checkpoints.publish import CheckpointStore, refuse_taken
+from finetune.training.checkpoints.unpickled import weights_only
 from finetune.training.engine import Engine
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
 from finetune.training.trainer import CausalTrainer, token_mean_loss
@@ -144,9 +144,16 @@ def fit(
     trainable: TrainableModel,
     batches: Batches,
     callbacks: Sequence[TrainerCallback],
-    resume: Path | None,
+    store: CheckpointStore,
+    resume: Found | None,
 ) -> FitResult:
-    """Train.  Checkpoints go to ``output_dir``; the weights of the best evaluation are loaded at the end if asked."""
+    """Train.  Checkpoints go into ``store``; the weights of the best evaluation are loaded at the end if asked.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be saved or read, or somebody else's has a name that this run needs.
+    """
+    first_step, total_steps = resume.step if resume else 0, plan.cadence.total_steps
+    plan.engine.only_main(lambda: refuse_taken(store.output_dir, store.facts.run, first_step, total_steps))
     trainer = CausalTrainer(
         model=trainable.model,
         args=plan.arguments,
@@ -156,6 +163,7 @@ def fit(
         data_collator=batches.collator,
         validation_collator=batches.validation_collator,
         training_sampler=plan.sampler,
+        store=store,
         compute_metrics=token_mean_loss,
         callbacks=[
             CadenceCallback(plan.cadence),
@@ -168,11 +176,11 @@ def fit(
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
     started = time.monotonic()
-    if resume and resume_step(resume) >= plan.cadence.total_steps:
-        _refuse_sharded(plan.engine, resume)
-        trainer.load_checkpoint(resume)
-    else:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with weights_only():
+        if resume and resume.step >= total_steps:
+            trainer.load_finished(resume.path, total_steps)
+        else:
+            trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
     if training.load_best_model_at_end:
         trainer.evaluate()
     history = tuple(trainer.state.log_history)
@@ -180,9 +188,9 @@ def fit(
         log_history=history,
         runtime_s=time.monotonic() - started,
         last_step=trainer.state.global_step,
-        total_steps=plan.cadence.total_steps,
+        total_steps=total_steps,
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
-        first_step=resume_step(resume) if resume else 0,
+        first_step=first_step,
     )
 
 
@@ -193,11 +201,3 @@ def _own_callbacks(training: TrainingSection, trainable: TrainableModel) -> list
     if training.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
     return callbacks
-
-
-def _refuse_sharded(engine: Engine, resume: Path) -> None:
-    if engine.deepspeed is not None:
-        raise CheckpointError(
-            f"{resume} is the end of its run, and there is nothing left to train. Its weights are in it; "
-            "for a new run use --replace or another output_dir"
-        )

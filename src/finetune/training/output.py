@@ -8,10 +8,11 @@ from typing import IO
 
 from finetune.config.run import RESOLVED
 from finetune.errors import CheckpointError, ConfigError
-from finetune.training.checkpoints import checkpoints
+from finetune.training.checkpoints.names import checkpoints
+from finetune.training.checkpoints.run import RUN_ID
 
 LOCK = ".lock"
-_BEFORE_TRAINING = {LOCK, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
+_BEFORE_TRAINING = {LOCK, RUN_ID, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 

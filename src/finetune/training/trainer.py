@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import EvalPrediction, Trainer, TrainerState
+from transformers.trainer_callback import ExportableState
 
-from finetune.errors import HealthError
+from finetune.errors import CheckpointError, HealthError
 from finetune.model.loss import sequence_losses
+from finetune.training.checkpoints.find import verify
+from finetune.training.checkpoints.manifest import DamagedError
+from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
 
@@ -22,9 +26,16 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *args: Any, data_collator: Any, validation_collator: Any, training_sampler: Any, **kwargs: Any
+        self,
+        *args: Any,
+        data_collator: Any,
+        validation_collator: Any,
+        training_sampler: Any,
+        store: CheckpointStore,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, data_collator=data_collator, **kwargs)
+        self.store = store
         self.training_sampler = training_sampler
         self.training_collator = data_collator
         self.validation_collator = validation_collator
@@ -73,10 +84,49 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         sums = sequence_losses(logits, labels)
         return None, sums, torch.zeros(len(sums), device=sums.device)
 
-    def load_checkpoint(self, path: Path) -> None:
+    def load_finished(self, path: Path, total_steps: int) -> None:
         """Take weights and log from a checkpoint without training on: the run in it has reached its last step."""
-        self._load_from_checkpoint(str(path))
+        if self.is_deepspeed_enabled:  # the weights are DeepSpeed's, and so is the way to read them
+            self._prepare_for_training(total_steps, self.get_train_dataloader(), str(path))
+        else:
+            self._load_from_checkpoint(str(path))
         self.state = TrainerState.load_from_json(str(path / "trainer_state.json"))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+
+    def _load_best_model(self) -> None:
+        """Load the weights of the best evaluation, if they are still what was saved."""
+        best = Path(self.state.best_model_checkpoint)
+        self.store.engine.only_main(lambda: _refuse_damaged(best))
+        super()._load_best_model()
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Publish a checkpoint: transformers writes the files, into a folder that gets its name when it is whole."""
+        del model, trial
+        self.store_flos()
+        step, best = self.state.global_step, self.state.best_global_step
+        if best and (best == step or self.store.path(best).is_dir()):
+            self.state.best_model_checkpoint = str(self.store.path(best))
+        self.store.save(step, [self._write_weights, self._write_optimizer, self._write_state], best)
+
+    def _write_weights(self, folder: Path) -> None:
+        self.save_model(str(folder), _internal_call=True)
+
+    def _write_optimizer(self, folder: Path) -> None:
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+
+    def _write_state(self, folder: Path) -> None:
+        """Write random states, and the position in the run with what its callbacks remember."""
+        self._save_rng_state(str(folder))
+        if not self.args.should_save:
+            return
+        states: dict[str, list[Any]] = {}
+        for part in (*self.callback_handler.callbacks, self.control):
+            if isinstance(part, ExportableState):
+                states.setdefault(type(part).__name__, []).append(part.state())
+        self.state.stateful_callbacks = {name: kept if len(kept) > 1 else kept[0] for name, kept in states.items()}
+        self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: reading them back would run whatever is in them; check what was saved."""
@@ -85,6 +135,16 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)
             check_weights(folder, expect_weights(self.model, None))
+
+
+def _refuse_damaged(best: Path) -> None:
+    try:
+        verify(best)
+    except DamagedError as fault:
+        raise CheckpointError(
+            f"load_best_model_at_end: {best} has the best weights and is not whole ({fault}). To finish with the last "
+            "weights: the same command with --load_best_model_at_end=false --resume"
+        ) from None
 
 
 def not_finite(what: str, value: float, step: int) -> str:
