@@ -35,8 +35,12 @@ def full_in_a_save(lab: Lab) -> Row:
         what,
         len(moments),
         len(moments) - len(failures),
-        joined(f"{len(moments)} sizes: exit 7, path and free space named, no half save left, nothing lost"
-               if not failures else f"{len(moments)} sizes", listed(failures)),
+        joined(
+            f"{len(moments)} sizes: exit 7, path and free space named, no half save left, nothing lost"
+            if not failures
+            else f"{len(moments)} sizes",
+            listed(failures),
+        ),
         _stock(lab, size // 3),
         {"sizes": len(moments), "lost": len(failures)},
     )
@@ -100,9 +104,16 @@ def full_at_start(lab: Lab) -> Row:
             return done.last_words
         return "it trained first" if ledger(out) else ""
 
-    failures = [f"{size:,} bytes: {said}" for size in sizes if (said := on_small_disk(case.folder / "disk", size, script))]
-    return Row("A10", what, len(sizes), len(sizes) - len(failures), joined(
-        "exit 7 before the first step" if not failures else "", listed(failures)))
+    failures = [
+        f"{size:,} bytes: {said}" for size in sizes if (said := on_small_disk(case.folder / "disk", size, script))
+    ]
+    return Row(
+        "A10",
+        what,
+        len(sizes),
+        len(sizes) - len(failures),
+        joined("exit 7 before the first step" if not failures else "", listed(failures)),
+    )
 
 
 def full_elsewhere(lab: Lab) -> Row:
@@ -122,8 +133,13 @@ def full_elsewhere(lab: Lab) -> Row:
         for name, size, script in cases
         if (said := on_small_disk(case.folder / "disk", size, script))
     ]
-    return Row("A11", what, len(cases), len(cases) - len(failures), joined(
-        "exit 7, and nothing half done is left" if not failures else "", listed(failures)))
+    return Row(
+        "A11",
+        what,
+        len(cases),
+        len(cases) - len(failures),
+        joined("exit 7, and nothing half done is left" if not failures else "", listed(failures)),
+    )
 
 
 def _many_rows(lab: Lab) -> Path:

@@ -205,5 +205,3 @@ def _stock_evaluation(lab: Lab, rows: Path) -> str:
         for count, found in errors.items()
         if found
     )
-
-

@@ -148,9 +148,17 @@ def aimed_kills(lab: Lab) -> Row:
     moments = sorted(lab.chance.sample(range(1, total + 1), tried))
     failures = [said for moment in moments if (said := _kill_and_go_on(case, moment, reference))]
     where = f"at {tried} of {total} file operations in five saves with their rotation"
-    return Row("A4", "SIGKILLs aimed inside save, publish and rotate", tried, tried - len(failures), joined(
-        f"{where}: each restart found its way and ended bit-identical" if not failures else where, listed(failures)
-    ), _aimed_at_stock(lab), {"kills": tried, "lost": len(failures)})
+    return Row(
+        "A4",
+        "SIGKILLs aimed inside save, publish and rotate",
+        tried,
+        tried - len(failures),
+        joined(
+            f"{where}: each restart found its way and ended bit-identical" if not failures else where, listed(failures)
+        ),
+        _aimed_at_stock(lab),
+        {"kills": tried, "lost": len(failures)},
+    )
 
 
 def _aimed_at_stock(lab: Lab) -> str:
