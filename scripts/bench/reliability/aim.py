@@ -1,6 +1,7 @@
 """A process that ends itself with SIGKILL at a chosen file operation of a save; the product knows nothing of it."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,11 +13,18 @@ from reliability.runs import Case
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree")
 
 
+def save_of(what: int | str) -> re.Pattern[str]:
+    """Return what the paths of one save look like, of a step or the ``final`` one; before and after its publication."""
+    return re.compile(rf"/(checkpoint|\.staging)-{what}(?!\d)")
+
+
 def killed_in_save(case: Case, step: int) -> None:
     """Train until the save of ``step`` begins, and no further: the checkpoints before it stand."""
 
+    place = str(case.out)
+
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in FILE_EVENTS and any(f"-{step}" in _text(argument) for argument in arguments[:2]):
+        if event in FILE_EVENTS and any(save_of(step).search(_inside(place, argument)) for argument in arguments[:2]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> int:
@@ -56,10 +64,10 @@ def watched(work: Work, out: Path, *, kill_at: int = 0, counter: Path | None = N
 
 def _in_save(out: str, argument: Any) -> bool:
     """Whether a file operation is one on a checkpoint."""
-    text = _text(argument)
-    return text.startswith(out) and any(word in text for word in ("checkpoint-", "staging", "trash"))
+    return any(word in _inside(out, argument) for word in ("checkpoint-", "staging", "trash"))
 
 
-def _text(argument: Any) -> str:
-    """Return the path that a file operation is about; empty where it is none."""
-    return os.fsdecode(argument) if isinstance(argument, str | bytes | os.PathLike) else ""
+def _inside(folder: str, argument: Any) -> str:
+    """Return the path that a file operation is about, relative to ``folder``; empty for any other."""
+    path = os.fsdecode(argument) if isinstance(argument, str | bytes | os.PathLike) else ""
+    return path.removeprefix(folder) if path.startswith(folder) else ""

@@ -55,7 +55,7 @@ CORPUS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "UTF-16": (BASE.decode().encode("utf-16"), ("config.yml",)),
     "alias bomb": (BASE + BOMB + b"\n", ("expand to more than a configuration can hold",)),
     "recursive alias": (_with("tokens: &a [*a]"), ("expand to more than a configuration can hold",)),
-    "Python tag": (_with("seed: !!python/object/apply:os.system ['touch marker']"), ("config.yml:6", "is not allowed")),
+    "Python tag": (_with("output_dir: !!python/name:os.system"), ("config.yml:6", "is not allowed")),
     # numbers
     "not a number": (_with("weight_decay: .nan"), ("config.yml:6:1", "expected a finite number, found nan")),
     "infinity": (_with("weight_decay: .inf"), ("config.yml:6:1", "expected a finite number")),
@@ -73,11 +73,11 @@ CORPUS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "evaluation without data": (_with("evals_per_epoch: 2"), ("needs validation data",)),
     "two lengths of warm-up": (_with("warmup_steps: 1\nwarmup_ratio: 0.1"), ("exclude each other",)),
     # secrets and strangers
-    "secret": (_with("hub_token: hf_planted0123456789abcdef"), ("config.yml:6:1", "environment variable")),
+    "secret": (_with("hub_token: hf_planted0123456789abcdef"), ("config.yml:6:1", "in the environment")),
     "code of a data set": (BASE.replace(b"type: alpaca", b"type: alpaca\n    trust_remote_code: true"), (
         "config.yml:5:5", "never run"
     )),
-    "faulty regular expression": (_with("unfrozen_parameters: ['(x']"), ("config.yml:6", "is not a regular expression")),
+    "faulty regular expression": (_with("unfrozen_parameters: ['(x']"), ("config.yml:6", "not a regular expression")),
     "many faults": (_with("learning_rte: 1\nbf16: maybe\nval_set_size: -1"), (
         "3 problems", "config.yml:6:1", "config.yml:7:1", "config.yml:8:1"
     )),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from reliability.aim import save_of
 from reliability.corruption import NEWEST
 from reliability.forks import command, run
 from reliability.record import Row, joined, listed, not_shown
@@ -14,7 +15,7 @@ from reliability.stock import Stock, last_error, stock
 MB = 10**6
 ROOM = 40 * MB
 FINAL = "final"
-"""What the paths of the last save hold."""
+"""The save of the result."""
 
 
 def full_in_a_save(lab: Lab) -> Row:
@@ -27,9 +28,9 @@ def full_in_a_save(lab: Lab) -> Row:
     whole.run()
     size = sum(file.stat().st_size for file in (whole.out / f"checkpoint-{NEWEST}").rglob("*") if file.is_file())
     count = lab.count(20, 4)
-    moments = [(f"-{NEWEST}", size * k // count) for k in range(count)]
+    moments = [(str(NEWEST), size * k // count) for k in range(count)]
     moments += [(FINAL, size // 3 * k // 4) for k in range(lab.count(4, 1))]
-    failures = [said for word, leave in moments if (said := _fill_in_save(lab, whole, word, leave))]
+    failures = [said for save, leave in moments if (said := _fill_in_save(lab, whole, save, leave))]
     return Row(
         "A9",
         what,
@@ -46,15 +47,15 @@ def full_in_a_save(lab: Lab) -> Row:
     )
 
 
-def _fill_in_save(lab: Lab, whole: Case, word: str, leave: int) -> str:
+def _fill_in_save(lab: Lab, whole: Case, what: str, leave: int) -> str:
     """Fill the disk when a save begins; return what is not as it should be."""
-    label = f"{'the last save' if word == FINAL else 'a checkpoint'}, {leave:,} bytes left"
+    label = f"{'the last save' if what == FINAL else 'a checkpoint'}, {leave:,} bytes left"
 
     def script(disk: Disk) -> str:
         out = disk.path / "out"
         words = ("train", whole.config, f"--output_dir={out}")
         log = whole.folder / "full.log"
-        first = run(disk.filled_at(word, leave, command(*words)), log)
+        first = run(disk.filled_at(save_of(what), leave, command(*words)), log)
         if first.exit_code != 7 or "Traceback" in first.text:
             return first.last_words
         if str(disk.path) not in first.text or "free" not in first.text:
@@ -79,7 +80,7 @@ def _stock(lab: Lab, leave: int) -> str:
 
     def fill(disk: Disk) -> list[Any]:
         full = Stock(script.model, script.rows, disk.path / "out")
-        first = run(disk.filled_at(f"-{NEWEST}", leave, full.work(num_train_epochs=1)), script.out.with_suffix(".log"))
+        first = run(disk.filled_at(save_of(NEWEST), leave, full.work(num_train_epochs=1)), script.out.with_suffix(".log"))
         disk.empty()
         second = run(full.work(num_train_epochs=1), script.out.with_suffix(".log"))
         return [first.exit_code, last_error(first), second.exit_code]

@@ -60,7 +60,7 @@ def layouts(lab: Lab) -> Row:
         "one global batch of 8 rows of uneven length, laid out in different ways (processes × rows × passes)",
         len(found),
         len(found) if good else 0,
-        f"{len(found)} layouts: losses of 10 steps within {spread:.1e} of each other, final weights within {weights:.1e}",
+        f"{len(found)} layouts: losses of 10 steps within {spread:.1e}, final weights within {weights:.1e}",
         figures={"loss": spread, "weights": weights},
     )
 

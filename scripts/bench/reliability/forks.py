@@ -1,4 +1,4 @@
-"""Commands in processes that are forked from one, which has imported torch: they start in no time, and can be killed."""
+"""Commands in processes forked from one that has imported torch: they start in no time, and can be killed."""
 
 import importlib
 import os

@@ -147,7 +147,7 @@ def nothing_to_train(lab: Lab) -> Row:
     one.write_text(json.dumps(ROWS[0]) + "\n")
     masked = lab.folder / "masked.jsonl"
     masked.write_text("".join(json.dumps({**row, "output": ""}) + "\n" for row in ROWS))
-    row = run_refusals(
+    return run_refusals(
         lab,
         "A29",
         "nothing to train on, and the least there can be",
@@ -160,7 +160,6 @@ def nothing_to_train(lab: Lab) -> Row:
             Refusal("fewer rows than a batch train", (0,), r"done", {"micro_batch_size": 64, "save_steps": None}),
         ],
     )
-    return row
 
 
 def what_is_lacking(lab: Lab) -> Row:

@@ -94,7 +94,7 @@ def random_kills(lab: Lab) -> Row:
     tally = kill_ours(lab, lab.count(200, 20))
     theirs = kill_stock(lab, lab.count(200, 20))
     text = "; ".join(f"{count}× {said}" for said, count in tally.said.most_common(3))
-    row = Row(
+    return Row(
         "A3",
         "random SIGKILLs of a training that saves every 2 steps",
         tally.kills + tally.ends,
@@ -103,7 +103,6 @@ def random_kills(lab: Lab) -> Row:
         theirs.words,
         {"kills": tally.kills, "lost": tally.lost, "fixes": tally.stuck, "ends": tally.ends, "same": tally.identical},
     )
-    return row
 
 
 def kill_ours(lab: Lab, num_kills: int) -> Tally:

@@ -1,4 +1,4 @@
-"""The small run that the matrix is about: a random Llama of two layers, forty rows, dropout, a checkpoint every 2 steps."""
+"""The small run that the matrix is about: a random Llama of two layers, forty rows, dropout, many checkpoints."""
 
 import hashlib
 import json

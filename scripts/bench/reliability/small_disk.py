@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -37,8 +38,8 @@ class Disk:
         """Give back what was taken."""
         (self.path / "filler").unlink(missing_ok=True)
 
-    def filled_at(self, word: str, leave: int, work: Work) -> Work:
-        """Return ``work`` whose disk is full from its first file operation on a path that holds ``word``."""
+    def filled_at(self, path: re.Pattern[str], leave: int, work: Work) -> Work:
+        """Return ``work`` whose disk is full from its first file operation on such a ``path``."""
         done = False
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -46,7 +47,7 @@ class Disk:
             if done or event not in FILE_EVENTS or not arguments:
                 return
             text = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else ""
-            if text.startswith(str(self.path)) and word in text:
+            if text.startswith(str(self.path)) and path.search(text):
                 done = True
                 self.fill(leave)
 
