@@ -28,6 +28,7 @@ from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
 from finetune.training.callbacks import MetricsCallback, StopCallback
+from finetune.training.checkpoints.final import publish_final
 from finetune.training.checkpoints.find import Found, find_resume
 from finetune.training.checkpoints.manifest import RunFacts
 from finetune.training.checkpoints.publish import CheckpointStore
@@ -94,7 +95,7 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
         # 5. What came out, written by the main process.
-        save_final(trainable, ready.tokenizer, output_dir, main=main)
+        publish_final(store, result.last_step, lambda folder: save_final(trainable, ready.tokenizer, folder, main=main))
         samples = sampler.compare()
         if main:
             write_record(RunRecord(config, ready, trainable, steps, result, samples), output_dir)

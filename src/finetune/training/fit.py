@@ -25,7 +25,8 @@ from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
 from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
 from finetune.training.checkpoints.find import Found
-from finetune.training.checkpoints.publish import CheckpointStore, refuse_taken
+from finetune.training.checkpoints.publish import CheckpointStore
+from finetune.training.checkpoints.space import estimate_needs
 from finetune.training.checkpoints.unpickled import weights_only
 from finetune.training.engine import Engine
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
@@ -153,7 +154,9 @@ def fit(
         CheckpointError: a checkpoint cannot be saved or read, or somebody else's has a name that this run needs.
     """
     first_step, total_steps = resume.step if resume else 0, plan.cadence.total_steps
-    plan.engine.only_main(lambda: refuse_taken(store.output_dir, store.facts.run, first_step, total_steps))
+    needs = plan.engine.on_main(lambda: estimate_needs(trainable, training.optimizer, batches.tokenizer, plan.engine))
+    saves = plan.cadence.eval_at if training.save_strategy == "best" else plan.cadence.save_at
+    store.prepare(needs, first_step, total_steps, saves)
     trainer = CausalTrainer(
         model=trainable.model,
         args=plan.arguments,
@@ -176,7 +179,7 @@ def fit(
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
     started = time.monotonic()
-    with weights_only():
+    with weights_only(deepspeed=plan.engine.deepspeed is not None):
         if resume and resume.step >= total_steps:
             trainer.load_finished(resume.path, total_steps)
         else:

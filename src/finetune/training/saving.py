@@ -30,6 +30,7 @@ def save_final(trainable: TrainableModel, tokenizer: PreTrainedTokenizerBase, ou
         if main:
             model.save_pretrained(output_dir, state_dict=weights, save_embedding_layers=False)
             model.generation_config.save_pretrained(output_dir)
+            (output_dir / "README.md").unlink(missing_ok=True)  # PEFT's own; the card of the run comes later
     else:
         save_weights(model, output_dir, trainable.stored, main=main)
     if main:

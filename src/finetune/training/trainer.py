@@ -1,5 +1,7 @@
 """The one subclass of the HF Trainer."""
 
+import importlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,16 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         self.save_model(str(folder), _internal_call=True)
 
     def _write_optimizer(self, folder: Path) -> None:
-        self._save_optimizer_and_scheduler(str(folder))
+        with self._patient_writes():
+            self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
+
+    def _patient_writes(self) -> AbstractContextManager[None]:
+        if not self.is_deepspeed_enabled:
+            return nullcontext()
+        shards = importlib.import_module("finetune.training.checkpoints.shards")  # DeepSpeed takes seconds to import
+        patient: AbstractContextManager[None] = shards.patient_writes(self.model_wrapped)
+        return patient
 
     def _write_state(self, folder: Path) -> None:
         """Write random states, and the position in the run with what its callbacks remember."""

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from finetune.training.checkpoints.manifest import (
 )
 from finetune.training.checkpoints.names import checkpoints, staging_of, step_of
 from finetune.training.checkpoints.rotation import is_of_run, rotate
-from finetune.training.checkpoints.space import explain_failure
+from finetune.training.checkpoints.space import Needs, check_room, explain_failure
 from finetune.training.engine import Engine
 
 T = TypeVar("T")
@@ -47,6 +47,22 @@ class CheckpointStore:
         self.engine = engine
         self.say = say
         self.limit = limit
+        self.needs: Needs | None = None
+
+    def prepare(self, needs: Needs, first_step: int, last_step: int, save_at: Iterable[int]) -> None:
+        """Refuse a run whose checkpoints or result cannot be saved, before its first step.
+
+        Raises:
+            CheckpointError: the disk has not enough room, or somebody else's folder has a name that the run may need.
+        """
+        self.needs = needs
+        self.engine.only_main(lambda: self._prepare(needs, first_step, last_step, save_at))
+
+    def needed(self, *, final: bool = False) -> int | None:
+        """Return about how many bytes a checkpoint takes, or the result, if that was computed."""
+        if self.needs is None:
+            return None
+        return self.needs.final if final else self.needs.checkpoint
 
     def path(self, step: int) -> Path:
         """Return where the checkpoint of ``step`` stands, or would."""
@@ -67,7 +83,7 @@ class CheckpointStore:
             return
         try:
             for write in writers:
-                self.together(target, lambda write=write: write(staging))  # type: ignore[misc]
+                self.together(target, staging, lambda write=write: write(staging))  # type: ignore[misc]
             files = self.sealed(target, staging)
             manifest = Manifest(step, self.facts, files, installed_versions())
             self.engine.only_main(lambda: self._publish(staging, target, manifest))
@@ -80,8 +96,12 @@ class CheckpointStore:
             took = time.monotonic() - started
             self.say(f"{target.name} saved in {took:.1f} s ({size_text(manifest.num_bytes)})")
 
-    def together(self, target: Path, action: Callable[[], T]) -> list[T]:
-        """Do ``action`` in every process and return what each gives; the failure of one is that of all."""
+    def together(self, target: Path, staging: Path, action: Callable[[], T]) -> list[T]:
+        """Do ``action`` in every process and return what each gives; the failure of one is that of all.
+
+        Raises:
+            CheckpointError: of ``target``, which is written in ``staging``.
+        """
         result: T | None = None
         failure: str | None = None
         try:
@@ -91,7 +111,7 @@ class CheckpointStore:
         except CheckpointError as error:
             failure = str(error)
         except FAULTS as error:
-            failure = explain_failure(target, error)
+            failure = explain_failure(target, staging, error, self.needed(final=target == self.output_dir))
         outcomes = self.engine.gather((failure, result))
         failures = [said for said, _ in outcomes if said]
         if failures:
@@ -102,8 +122,15 @@ class CheckpointStore:
         """Force all files of ``staging`` to disk and hash them, each process its part."""
         place = self.engine.place
         listed = self.engine.on_main(lambda: content(staging))  # one view of a shared folder, not one for each machine
-        parts = self.together(target, lambda: seal(dealt(listed, place.rank, place.world_size), staging))
+        parts = self.together(target, staging, lambda: seal(dealt(listed, place.rank, place.world_size), staging))
         return dict(sorted((name, file) for part in parts for name, file in part.items()))
+
+    def _prepare(self, needs: Needs, first_step: int, last_step: int, save_at: Iterable[int]) -> None:
+        refuse_taken(self.output_dir, self.facts.run, first_step, last_step)
+        num_saves = sum(step > first_step for step in save_at)
+        present = sum(is_of_run(path, self.facts.run) for path in checkpoints(self.output_dir))
+        most = present + num_saves if self.limit is None else min(present + num_saves, self.limit + 1)
+        check_room(self.output_dir, needs, num_saves, max(most - present, 1), self.say)
 
     def _begin(self, target: Path) -> Path | None:
         """Make the folder to write in; None where this run has saved this step."""
@@ -116,7 +143,7 @@ class CheckpointStore:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir()
         except OSError as error:
-            raise CheckpointError(explain_failure(target, error)) from error
+            raise CheckpointError(explain_failure(target, staging, error, self.needed())) from error
         return staging
 
     def _publish(self, staging: Path, target: Path, manifest: Manifest) -> None:
@@ -136,7 +163,7 @@ class CheckpointStore:
             staging.rename(target)
             sync(self.output_dir)
         except OSError as error:
-            raise CheckpointError(explain_failure(target, error)) from error
+            raise CheckpointError(explain_failure(target, staging, error, self.needed())) from error
 
     def _tidy(self, step: int, best: int | None) -> None:
         """Set the links and remove old checkpoints; what fails here costs room and nothing else."""
