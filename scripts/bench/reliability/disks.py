@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.tiny import save_tiny_llama
+
 from reliability.aim import save_of
 from reliability.corruption import NEWEST
 from reliability.forks import command, run
@@ -80,7 +82,9 @@ def _stock(lab: Lab, leave: int) -> str:
 
     def fill(disk: Disk) -> list[Any]:
         full = Stock(script.model, script.rows, disk.path / "out")
-        first = run(disk.filled_at(save_of(NEWEST), leave, full.work(num_train_epochs=1)), script.out.with_suffix(".log"))
+        first = run(
+            disk.filled_at(save_of(NEWEST), leave, full.work(num_train_epochs=1)), script.out.with_suffix(".log")
+        )
         disk.empty()
         second = run(full.work(num_train_epochs=1), script.out.with_suffix(".log"))
         return [first.exit_code, last_error(first), second.exit_code]
@@ -95,8 +99,9 @@ def full_at_start(lab: Lab) -> Row:
     reason = why_not(lab.folder / "a10-try")
     if reason:
         return not_shown("A10", what, reason)
-    sizes = [150_000, 300_000, 450_000]
-    case = lab.case("a10", num_epochs=1)
+    sizes = [3 * MB, 8 * MB, 13 * MB]
+    model = save_tiny_llama(lab.folder / "deep-llama", num_layers=100)
+    case = lab.case("a10", num_epochs=1, base_model=str(model))
 
     def script(disk: Disk) -> str:
         out = disk.path / "out"
