@@ -50,8 +50,6 @@ def test_what_cannot_be_shown_is_listed_with_the_reason(page: str) -> None:
 
 
 def test_a_row_that_is_not_known_is_refused() -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--rows", "A99"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, str(SCRIPT), "--rows", "A99"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "--rows: A99 not known; there are A1, A2" in done.stderr

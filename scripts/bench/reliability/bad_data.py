@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.data.test_bad_input import CHAT_FAULTS, FAULTS, PLACES, SAME
 
-from reliability.cache import entry_of, tokens
+from reliability.prepared import entry_of, tokens
 from reliability.record import Row, joined, listed
 from reliability.runs import Case, Lab
 

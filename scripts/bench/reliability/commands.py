@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reliability.cache import tokens
+from reliability.prepared import tokens
 from reliability.record import Row, joined, listed
 from reliability.runs import COLUMNS, LORA, ROWS, Case, Lab, weights_digest
 

@@ -8,7 +8,6 @@ from functools import cache
 from reliability import (
     bad_data,
     bad_yaml,
-    cache as prepared,
     canaries,
     commands,
     corruption,
@@ -20,6 +19,7 @@ from reliability import (
     models,
     overhead,
     pickles,
+    prepared,
     resume,
     signals,
     suite,
@@ -124,5 +124,3 @@ def power_cut(_: Lab) -> Row:
 def on_a_gpu(_: Lab) -> Row:
     """Everything here runs on CPUs."""
     return not_shown("–", "the same on GPUs (NCCL, bf16, flash attention)", "bit identity of a CPU says nothing of one")
-
-

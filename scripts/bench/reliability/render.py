@@ -1,13 +1,17 @@
 """RELIABILITY.md: the scorecard first, then every row as it came out."""
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from results import machine, table
 
 from reliability.record import Row
 
 PACKAGES = ("finetune", "torch", "transformers", "accelerate", "peft", "datasets", "deepspeed", "bitsandbytes")
+
+
+Words = Callable[[Sequence[Row]], str]
+"""Puts rows into a cell of the scorecard."""
 
 
 def render(results: Sequence[tuple[str, Row, float]], *, short: bool) -> str:
@@ -81,7 +85,7 @@ def _passed(rows: Sequence[Row]) -> str:
     return f"{sum(row.passed for row in rows)} of {sum(row.tried for row in rows)}"
 
 
-def _figure(name: str, style: str) -> "Words":
+def _figure(name: str, style: str) -> Words:
     return lambda rows: style.format(max(row.figures.get(name, float("nan")) for row in rows))
 
 
@@ -90,8 +94,6 @@ def _overhead(rows: Sequence[Row]) -> str:
     ours, theirs = row.figures["ms"], row.figures["stock_ms"]
     return f"{ours:.0f} ms a save ({100 * (ours / theirs - 1):+.0f} % on stock's)"
 
-
-Words = type(_passed)
 
 LINES = (
     (("A3",), "random SIGKILLs / lost / manual fixes / bit-identical ends", _kills),
