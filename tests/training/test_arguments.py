@@ -37,7 +37,7 @@ def test_every_number_of_the_optimization_arrives() -> None:
     assert (arguments.optim, arguments.learning_rate, arguments.weight_decay) == ("adamw_torch", 5e-6, 0.1)
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.adam_epsilon) == (0.8, 0.95, 1e-7)
     assert (arguments.max_grad_norm, arguments.neftune_noise_alpha, arguments.seed) == (0.5, 5.0, 7)
-    assert (arguments.warmup_steps, arguments.num_train_epochs, arguments.save_total_limit) == (9, 1.5, 2)
+    assert (arguments.warmup_steps, arguments.num_train_epochs, arguments.save_total_limit) == (9, 1.5, None)
     assert arguments.per_device_train_batch_size == 3
     assert (arguments.gradient_accumulation_steps, arguments.per_device_eval_batch_size) == (2, 5)
 

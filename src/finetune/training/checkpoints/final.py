@@ -10,11 +10,13 @@ from finetune.training.checkpoints.manifest import (
     DamagedError,
     Manifest,
     installed_versions,
-    read_manifest,
 )
 from finetune.training.checkpoints.names import staging_of
 from finetune.training.checkpoints.publish import CheckpointStore, Write
 from finetune.training.checkpoints.space import explain_failure
+
+_REPLACED = f".{MANIFEST}.replaced"
+"""The manifest of the result that was there, until the new one is complete."""
 
 
 def publish_final(store: CheckpointStore, step: int, write: Write) -> None:
@@ -52,24 +54,26 @@ def _move(store: CheckpointStore, staging: Path, manifest: Manifest) -> None:
     try:
         write_synced(staging / MANIFEST, manifest.to_json().encode())
         sync(staging)
-        stale = _listed(output_dir) - manifest.files.keys()
-        (output_dir / MANIFEST).unlink(missing_ok=True)
-        sync(output_dir)
+        if (output_dir / MANIFEST).exists():
+            (output_dir / MANIFEST).replace(output_dir / _REPLACED)
+            sync(output_dir)
         for name in sorted(manifest.files, key=lambda name: (name.endswith(".safetensors"), name)):
             (output_dir / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).replace(output_dir / name)
-        for name in stale:  # weights in other pieces than before would be loaded beside, or in place of, the new ones
+        # weights in other pieces than before would be loaded beside, or in place of, the new ones
+        for name in _listed(output_dir / _REPLACED) - manifest.files.keys():
             (output_dir / name).unlink(missing_ok=True)
         sync(output_dir)
         (staging / MANIFEST).replace(output_dir / MANIFEST)
+        (output_dir / _REPLACED).unlink(missing_ok=True)
         sync(output_dir)
     except OSError as error:
         raise CheckpointError(explain_failure(output_dir, staging, error, store.needed(final=True))) from error
 
 
-def _listed(output_dir: Path) -> set[str]:
-    """Return the files of an earlier result of this run, as far as its manifest says."""
+def _listed(manifest: Path) -> set[str]:
+    """Return the files of an earlier result in this folder, as far as its manifest says."""
     try:
-        return set(read_manifest(output_dir).files)
-    except DamagedError:
+        return set(Manifest.from_json(manifest.read_text(encoding="utf-8")).files)
+    except (DamagedError, OSError, UnicodeDecodeError):
         return set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune.config.training import TrainingSection
 from finetune.errors import CheckpointError
-from finetune.training.checkpoints.manifest import MANIFEST, DamagedError, Manifest, find_damage, read_manifest
+from finetune.training.checkpoints.manifest import MANIFEST, DamagedError, Manifest, find_added, find_damage, read_manifest
 from finetune.training.checkpoints.names import checkpoints, step_of
 from finetune.training.engine import Engine
 
@@ -52,7 +52,7 @@ def verify(path: Path) -> Manifest:
     if not path.is_dir():
         raise DamagedError("no such folder")
     manifest = read_manifest(path)
-    damage = find_damage(path, manifest)
+    damage = find_added(path, manifest) or find_damage(path, manifest)
     if damage:
         raise DamagedError(damage)
     return manifest

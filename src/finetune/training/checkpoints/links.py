@@ -5,6 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 
+LATEST, BEST = "latest", "best"
+
+
 def point(output_dir: Path, name: str, target: Path) -> None:
     """Let the link ``name`` lead to ``target``, relative, at once; what is no link of this kind stays as it is.
 

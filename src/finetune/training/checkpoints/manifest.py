@@ -124,14 +124,7 @@ def seal(files: Iterable[Path], folder: Path) -> dict[str, SealedFile]:
 
 
 def find_damage(folder: Path, manifest: Manifest) -> str | None:
-    """Compare every file with ``manifest``; return what is wrong with which one, or None."""
-    unknown = sorted(
-        path.relative_to(folder).as_posix()
-        for path in content(folder)
-        if path.suffix in _LOADED and path.relative_to(folder).as_posix() not in manifest.files
-    )
-    if unknown:
-        return f"{unknown[0]} was added"
+    """Compare the files of ``manifest`` with those in ``folder``; return what is wrong with which one, or None."""
     for name, file in manifest.files.items():  # the sizes first: they cost nothing
         try:
             size = (folder / name).stat().st_size
@@ -142,6 +135,12 @@ def find_damage(folder: Path, manifest: Manifest) -> str | None:
     with ThreadPoolExecutor(_num_threads()) as pool:
         faults = pool.map(lambda name: _fault(folder, name, manifest), manifest.files)
         return next((fault for fault in faults if fault), None)
+
+
+def find_added(folder: Path, manifest: Manifest) -> str | None:
+    """Return what is wrong if ``folder`` holds a file that a library may load and ``manifest`` does not know."""
+    names = (path.relative_to(folder).as_posix() for path in content(folder) if path.suffix in _LOADED)
+    return next((f"{name} was added" for name in sorted(names) if name not in manifest.files), None)
 
 
 def dealt(files: Sequence[Path], rank: int, world_size: int) -> list[Path]:

@@ -80,6 +80,7 @@ class CheckpointStore:
         started, target = time.monotonic(), self.path(step)
         staging = self.engine.on_main(lambda: self._begin(target))
         if staging is None:
+            self._tidy(step, best)
             return
         try:
             for write in writers:
@@ -91,10 +92,8 @@ class CheckpointStore:
             if self.engine.place.is_main:
                 shutil.rmtree(staging, ignore_errors=True)
             raise
-        if self.engine.place.is_main:
-            self._tidy(step, best)
-            took = time.monotonic() - started
-            self.say(f"{target.name} saved in {took:.1f} s ({size_text(manifest.num_bytes)})")
+        self._tidy(step, best)
+        self.say(f"{target.name} saved in {time.monotonic() - started:.1f} s ({size_text(manifest.num_bytes)})")
 
     def together(self, target: Path, staging: Path, action: Callable[[], T]) -> list[T]:
         """Do ``action`` in every process and return what each gives; the failure of one is that of all.
@@ -167,9 +166,11 @@ class CheckpointStore:
 
     def _tidy(self, step: int, best: int | None) -> None:
         """Set the links and remove old checkpoints; what fails here costs room and nothing else."""
-        links.point(self.output_dir, "latest", self.path(step))
+        if not self.engine.place.is_main:
+            return
+        links.point(self.output_dir, links.LATEST, self.path(step))
         if best is not None and self.path(best).is_dir():
-            links.point(self.output_dir, "best", self.path(best))
+            links.point(self.output_dir, links.BEST, self.path(best))
         if self.limit is None:
             return
         try:

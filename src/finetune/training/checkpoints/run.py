@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 from finetune.data.files import sync, write_synced
+from finetune.training.checkpoints import links
 from finetune.training.checkpoints.find import Found
 from finetune.training.checkpoints.manifest import MANIFEST
 from finetune.training.checkpoints.names import checkpoints
@@ -35,7 +36,11 @@ def begin_run(output_dir: Path, found: Found | None) -> tuple[str, list[str]]:
         staged.replace(output_dir / RUN_ID)
         sync(output_dir)
     sweep(output_dir, run)
-    return run, set_aside(output_dir, found.step, run) if found and inside else []
+    if not found or not inside:
+        return run, []
+    notes = set_aside(output_dir, found.step, run)
+    links.point(output_dir, links.LATEST, found.path)
+    return run, notes
 
 
 def read_run_id(output_dir: Path) -> str | None:
