@@ -53,16 +53,17 @@ def run(folder: Path, options: argparse.Namespace) -> int:
         sys.exit(f"--rows: {', '.join(unknown)} not known; there are {', '.join(known)}")
     lab, results = Lab(folder, short=options.short), []
     for name in wanted:
-        row, seconds = run_row(name, known[name], lab)
+        result = run_row(name, known[name], lab)
+        row, took = result.row, f"{result.seconds:.0f} s, {result.cpu_seconds:.0f} s of CPU"
         verdict = "not shown" if row.missing else "FAILED" if row.failed else "holds"
-        print(f"{name} {verdict} {row.passed}/{row.tried} {seconds:.0f} s: {row.details or row.missing}", flush=True)
-        results.append((name, row, seconds))
+        print(f"{name} {verdict} {row.passed}/{row.tried} ({took}): {row.details or row.missing}", flush=True)
+        results.append(result)
     page = render(results, short=options.short)
     print(f"\n{page}")
     output = options.output or (None if options.short or options.rows else PAGE)
     if output:
         output.write_text(page, encoding="utf-8")
-    return int(any(row.failed for _, row, _ in results))
+    return int(any(result.row.failed for result in results))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """All rows: which function runs each, in the full form and in the short one."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from reliability import (
     bad_data,
@@ -74,14 +77,25 @@ def rows() -> dict[str, RunRow]:
     return {**ordered, "save": overhead.save_overhead, "power": power_cut, "gpu": on_a_gpu}
 
 
-def run_row(name: str, run: RunRow, lab: Lab) -> tuple[Row, float]:
-    """Run one row; one that breaks off has failed.  Return it and its seconds."""
-    started = time.monotonic()
+@dataclass(frozen=True)
+class Result:
+    """One row as it came out."""
+
+    name: str
+    row: Row
+    seconds: float
+    cpu_seconds: float
+    """Of this process and of all that it started: what a quiet machine would need, but for the waiting."""
+
+
+def run_row(name: str, run: RunRow, lab: Lab) -> Result:
+    """Run one row; one that breaks off has failed."""
+    started, before = time.monotonic(), sum(os.times()[:4])
     try:
         row = run(lab)
     except TROUBLES as error:
         row = Row(name, "was not run to its end", 1, 0, listed([f"{type(error).__name__}: {str(error)[-300:]}"]))
-    return row, time.monotonic() - started
+    return Result(name, row, time.monotonic() - started, sum(os.times()[:4]) - before)
 
 
 def _interruption(name: str) -> RunRow:
@@ -97,7 +111,7 @@ def _interruption(name: str) -> RunRow:
 
 
 @cache
-def _bench(folder: object) -> signals.Bench:
+def _bench(folder: Path) -> signals.Bench:
     return signals.Bench(folder / "signals")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from results import machine, table
 
+from reliability.matrix import Result
 from reliability.record import Row
 
 PACKAGES = ("finetune", "torch", "transformers", "accelerate", "peft", "datasets", "deepspeed", "bitsandbytes")
@@ -14,18 +15,20 @@ Words = Callable[[Sequence[Row]], str]
 """Puts rows into a cell of the scorecard."""
 
 
-def render(results: Sequence[tuple[str, Row, float]], *, short: bool) -> str:
-    """Return the page.  ``results``: number, row and seconds."""
-    found = {name: row for name, row, _ in results}
+def render(results: Sequence[Result], *, short: bool) -> str:
+    """Return the page."""
+    found = {result.name: result.row for result in results}
     form = "The short form (fewer cases, few rows with real launchers)" if short else "The full form"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    minutes = sum(seconds for _, _, seconds in results) / 60
+    minutes = sum(result.seconds for result in results) / 60
+    cpu = sum(result.cpu_seconds for result in results) / 60
     return "\n\n".join(
         [
             "# Reliability: what was done to it, and what came of it",
-            f"{form} of `python scripts/bench/reliability.py`, {minutes:.0f} minutes. A random Llama of two layers on "
-            "CPUs, dropout on, a checkpoint every 2 steps. The rows are those of the acceptance matrix; stock means a "
-            "plain script over the HF Trainer with the same model and rows. What failed stands here as it failed.",
+            f"{form} of `python scripts/bench/reliability.py`, {minutes:.0f} minutes ({cpu:.0f} of CPU). "
+            "A random Llama of two layers on CPUs, dropout on, a checkpoint every 2 steps. "
+            "The rows are those of the acceptance matrix; stock means a plain script over the HF Trainer with the same "
+            "model and rows. What failed stands here as it failed.",
             f"{machine()}. {versions}.",
             "## Scorecard",
             table(["", "finetune", "stock HF Trainer"], [list(line) for line in scorecard(found)]),
@@ -116,12 +119,13 @@ LINES = (
 )
 
 
-def _lines(results: Sequence[tuple[str, Row, float]]) -> Iterable[list[str]]:
-    for _, row, seconds in results:
+def _lines(results: Sequence[Result]) -> Iterable[list[str]]:
+    for result in results:
+        row = result.row
         if not row.missing:
             passed = f"{row.passed} of {row.tried}"
             shown = f"**{passed}**" if row.failed else passed
-            yield [row.row, _cell(row.what), shown, _cell(row.details), _cell(row.stock), f"{seconds:.0f}"]
+            yield [row.row, _cell(row.what), shown, _cell(row.details), _cell(row.stock), f"{result.seconds:.0f}"]
 
 
 def _cell(text: str) -> str:
