@@ -2,16 +2,17 @@
 
 import json
 import re
-from collections.abc import Mapping
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from reliability.forks import command, run
 from reliability.record import Row, joined, listed
 from reliability.resume import deepspeed_file
-from reliability.runs import COLUMNS, ROWS, Case, Lab
+from reliability.runs import COLUMNS, ROWS, Lab
 from reliability.stock import stock
 
 LETTERS = "abcdefghijklmnopqrstuvwx"
@@ -32,17 +33,16 @@ class Plant:
 
 def canaries(lab: Lab) -> Row:
     """A37."""
-    trained, refused = _trained(lab), _refused(lab)
-    leaks = [f"{plant.where}: in {place}" for plant, place in [*trained, *refused] if place]
-    plants = [plant for plant, _ in [*trained, *refused]]
+    found = [*_beside_a_run(lab), *_as_values(lab)]
+    leaks = [f"{plant.where}: in {place}" for plant, place in found if place]
     return Row(
         "A37",
         "secrets planted where people put them",
-        len(plants),
-        len(plants) - len(leaks),
-        joined(f"{len(leaks)} of {len(plants)} leaked ({', '.join(plant.where for plant in plants)})", listed(leaks)),
+        len(found),
+        len(found) - len(leaks),
+        joined(f"{len(leaks)} of {len(found)} leaked ({', '.join(plant.where for plant, _ in found)})", listed(leaks)),
         _stock(lab),
-        {"planted": len(plants), "leaked": len(leaks)},
+        {"planted": len(found), "leaked": len(leaks)},
     )
 
 
@@ -56,70 +56,54 @@ def found_in(folder: Path, log: str, secret: str) -> str:
     return "what was said" if secret in log else ""
 
 
-def _trained(lab: Lab) -> list[tuple[Plant, str]]:
+def _beside_a_run(lab: Lab) -> list[tuple[Plant, str]]:
     """Train to the end with secrets all around, and look for them in the output folder and in what was said."""
-    hidden = lab.folder / "a37-data" / hugging_face(5)
-    hidden.mkdir(parents=True, exist_ok=True)
-    rows = hidden / "rows.jsonl"
-    rows.write_text(lab.rows.read_text())
     plants = {
         "YAML comment": hugging_face(1),
         "HF_TOKEN": hugging_face(2),
         "WANDB_API_KEY": "0123456789abcdef" * 2 + "c0ffee02",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/Canary04",
-        "folder of the data": hugging_face(5),
-        "command line": f"ghp_{LETTERS}Canary06",
-        "DeepSpeed file": f"sk-{LETTERS}Canary07",
-        "home folder": "private-canary-08",
+        "home folder": "private-canary-05",
     }
-    case = _trained_case(lab, rows, plants)
+    case = lab.case("a37", num_epochs=1, wandb_project="canaries")
+    comment = f"# log in with {plants['YAML comment']}; the base came from /home/{plants['home folder']}/base\n"
+    case.config.write_text(comment + case.config.read_text())
     environment = {name: plants[name] for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")}
-    work = command("train", case.config, f"--wandb_name={plants['command line']}", "--wandb_project=canaries")
-    done = run(work, case.folder / "train.log", environment=environment)
+    done = run(command("train", case.config), case.folder / "train.log", environment=environment)
     if done.exit_code:
-        return [
-            (Plant(name, secret), f"nothing: the run failed ({done.last_words})") for name, secret in plants.items()
-        ]
+        raise RuntimeError(done.last_words)
     return [(Plant(name, secret), found_in(case.out, done.text, secret)) for name, secret in plants.items()]
 
 
-def _trained_case(lab: Lab, rows: Path, plants: Mapping[str, str]) -> Case:
-    deepspeed = Path(deepspeed_file(lab, 1))
-    own = lab.folder / "a37-zero.json"
-    own.write_text(
-        json.dumps({**json.loads(deepspeed.read_text()), "wandb": {"enabled": False, "team": plants["DeepSpeed file"]}})
-    )
-    model = f"/home/{plants['home folder']}/base"
-    case = lab.case("a37", datasets=[{"path": str(rows), "type": COLUMNS}], num_epochs=1, deepspeed=str(own))
-    comment = f"# log in with {plants['YAML comment']}; the base came from {model}\n"
-    case.config.write_text(comment + case.config.read_text())
-    return case
-
-
-def _refused(lab: Lab) -> list[tuple[Plant, str]]:
-    """Give secrets in the wrong place, which has to be refused without repeating them."""
-    token = {number: hugging_face(number) for number in range(9, 14)}
+def _as_values(lab: Lab) -> list[tuple[Plant, str]]:
+    """Give secrets as values, each in a run of its own, which may refuse them: neither way may it repeat them."""
+    token = {number: hugging_face(number) for number in range(6, 14)}
+    folder = lab.folder / "a37-data" / token[6]
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(lab.rows, folder / "rows.jsonl")
     bad_row = lab.folder / "a37-row.jsonl"
-    bad_row.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps({"instruction": "x", "output": [token[13]]}) + "\n")
-    changes = {
+    bad_row.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps({"instruction": "x", "output": [token[7]]}) + "\n")
+    engine = lab.folder / "a37-zero.json"
+    engine.write_text(json.dumps({**json.loads(Path(deepspeed_file(lab, 1)).read_text()), "comment": token[8]}))
+    address = "https://ann:pa55canary12@127.0.0.1:9/x.jsonl"
+    changes: dict[str, tuple[dict[str, Any], str]] = {
+        "folder of the data": ({"datasets": [{"path": str(folder / "rows.jsonl"), "type": COLUMNS}]}, token[6]),
+        "row that is refused": ({"datasets": [{"path": str(bad_row), "type": COLUMNS}]}, token[7]),
+        "DeepSpeed file": ({"deepspeed": str(engine)}, token[8]),
         "YAML key": ({"hub_token": token[9]}, token[9]),
         "value of another key": ({"learning_rate": token[10]}, token[10]),
         "unknown key": ({"my_notes": token[11]}, token[11]),
-        "password in an address": (
-            {"datasets": [{"path": "https://ann:pa55canary12@127.0.0.1:9/x.jsonl", "type": COLUMNS}]},
-            "pa55canary12",
-        ),
-        "row that is refused": ({"datasets": [{"path": str(bad_row), "type": COLUMNS}]}, token[13]),
+        "name for the tracker": ({"wandb_project": "canaries", "wandb_name": token[12]}, token[12]),
+        "password in an address": ({"datasets": [{"path": address, "type": COLUMNS}]}, "pa55canary12"),
     }
-    found = []
-    for where, (change, secret) in changes.items():
-        case = lab.case("a37-refused")
-        case.config.write_text(yaml.safe_dump({**yaml.safe_load(case.config.read_text()), **change}))
-        done = case.run()
-        place = found_in(case.out, done.text, secret) if case.out.is_dir() else ""
-        place = place or ("what was said" if secret in done.text else "")
-        found.append((Plant(where, secret), place if done.exit_code else "nothing: it was not refused"))
-    return found
+    return [(Plant(where, secret), _place(lab, change, secret)) for where, (change, secret) in changes.items()]
+
+
+def _place(lab: Lab, change: dict[str, Any], secret: str) -> str:
+    """Run with one changed value; return where the secret is afterwards."""
+    case = lab.case("a37-value", num_epochs=1)
+    case.config.write_text(yaml.safe_dump({**yaml.safe_load(case.config.read_text()), **change}))
+    return found_in(case.out, case.run().text, secret)
 
 
 def _stock(lab: Lab) -> str:

@@ -73,12 +73,13 @@ def not_finite(lab: Lab) -> Row:
     """A28."""
     model, rows = poisoned(lab)
     shared = {"base_model": str(model), "datasets": [{"path": str(rows), "type": COLUMNS}], "save_total_limit": 9}
+    trained = {"unfrozen_parameters": ["mlp"]}  # all but the embeddings, which hold the number that is none
     recipes: dict[str, tuple[Mapping[str, Any], int]] = {
-        "full": ({}, 1),
+        "some weights": (trained, 1),
         "LoRA": (LORA, 1),
-        "packed": ({"sample_packing": True, "micro_batch_size": 1, "sequence_len": 64}, 1),
-        "DDP, one of 2 ranks": ({"micro_batch_size": 1}, 2),
-        "ZeRO-1": ({"micro_batch_size": 1, "deepspeed": deepspeed_file(lab, 1)}, 2),
+        "packed": ({**LORA, "sample_packing": True, "micro_batch_size": 1, "sequence_len": 64}, 1),
+        "DDP": ({**trained, "micro_batch_size": 1}, 2),
+        "ZeRO-1": ({**trained, "micro_batch_size": 1, "deepspeed": deepspeed_file(lab, 1)}, 2),
     }
     wanted = list(recipes.items())[: lab.count(5, 2)]
     seeds = range(lab.count(4, 2))
