@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tests.tiny import tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
 from reliability.forks import Outcome, command, run
 from reliability.record import Row, joined, listed
@@ -65,8 +67,23 @@ def unmatched_patterns(lab: Lab) -> Row:
             Refusal("the only LoRA target", (2, 4), "vv_proj.*v_proj", {**adapter, "lora_target_modules": ["vv_proj"]}),
             Refusal("all of unfrozen_parameters", (2, 4, 6), "mlpp", {"unfrozen_parameters": ["mlpp"]}),
         ],
-        "PEFT takes one unmatched target of two without a word",
+        "" if lab.short else _stock_unmatched(lab),
     )  # fmt: skip
+
+
+def _stock_unmatched(lab: Lab) -> str:
+    """Give the same targets to PEFT."""
+    said = []
+    for targets in (["q_proj", "vv_proj"], ["vv_proj"]):
+
+        def adapt(targets: list[str] = targets) -> int:
+            get_peft_model(AutoModelForCausalLM.from_pretrained(lab.model), LoraConfig(target_modules=targets))
+            return 0
+
+        done = run(adapt, lab.folder / "peft.log")
+        named = "" if "vv_proj" in done.text else ", not named"
+        said.append(f"{' and '.join(targets)}: {'refused' if done.exit_code else f'taken{named}'}")
+    return f"PEFT, {'; '.join(said)}"
 
 
 def not_finite(lab: Lab) -> Row:

@@ -95,10 +95,23 @@ SELECTIONS = (
         ("tests/training/test_saving.py", "tests/model/test_sharded.py"),
     ),
     Selection("A35", "a tracker or hub that is down", ("tests/test_publish.py", "tests/training/test_tracking.py")),
-    Selection("A38", "malicious model, adapter and template folders", ("tests/security",)),
+    Selection(
+        "A38",
+        "malicious model, adapter and template folders; credentials as values",
+        ("tests/security", "tests/config/test_secrets.py"),
+    ),
     Selection(
         "A40", "validation split: no overlap, stable", ("tests/data/test_split.py", "tests/data/audit/test_leaks.py")
     ),
-    Selection("A41", "each row as often as declared, 1 to 4 processes", ("tests/training/test_sampler.py",)),
-    Selection("A43", "committed losses of each recipe", ("tests/golden", "tests/training/test_golden.py")),
+    Selection(
+        "A41",
+        "each row as often as declared, 1 to 4 processes",
+        ("tests/training/test_ledger.py", "tests/training/test_sampler.py"),
+    ),
+    Selection(
+        "A44",
+        "every exit code, and run.json agrees with it, also under a launcher",
+        ("tests/test_errors.py", "tests/attempt", "tests/cli/test_hand_over.py"),
+    ),
+    Selection("A43", "committed losses of each recipe", ("tests/training/test_golden.py",)),
 )
