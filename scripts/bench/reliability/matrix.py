@@ -33,8 +33,8 @@ from reliability.stock import stock
 
 RunRow = Callable[[Lab], Row]
 
-SIGNALS: Mapping[str, tuple[int, int]] = {"A5": (12, 0), "A6": (24, 2), "A7": (8, 0), "A8": (6, 0), "A45": (8, 0)}
-"""How many runs are interrupted, in the full form and in the short one; each starts Python anew."""
+SIGNALS: Mapping[str, tuple[int, int]] = {"A5": (12, 0), "A6": (24, 0), "A7": (8, 0), "A8": (6, 0), "A45": (8, 0)}
+"""How many runs are interrupted, in the full form and in the short one; each starts Python anew, which takes time."""
 
 TROUBLES = (RuntimeError, OSError, ValueError, LookupError, AssertionError, TypeError)
 """What a row that could not be run to its end may raise."""
@@ -102,7 +102,7 @@ def _interruption(name: str) -> RunRow:
     def run(lab: Lab) -> Row:
         count = lab.count(*SIGNALS[name])
         if not count:
-            return not_shown(name, str(signals.ROWS[name].__doc__), "in the full form")
+            return not_shown(name, str(signals.ROWS[name].__doc__).partition(": ")[2], "in the full form")
         record = signals.ROWS[name](_bench(lab.folder), count)
         theirs = _stock_stops(lab) if name == "A6" else ""
         return Row(name, record.what, record.tried, record.passed, record.details, theirs, record.figures)
