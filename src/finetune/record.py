@@ -12,7 +12,6 @@ from transformers.training_args import OptimizerNames
 from finetune import __version__
 from finetune.card import facts as card
 from finetune.card import stored
-from finetune.card.plot import plot_losses
 from finetune.card.redact import redact
 from finetune.card.render import render
 from finetune.config import RunConfig
@@ -102,6 +101,8 @@ def write_record(record: RunRecord, output_dir: Path) -> None:
     """Write the loss plot, the samples and the model card; of a stream, the report of what was read by now."""
     if isinstance(record.ready.data, StreamedData):
         _write_data_report(record.ready.data.report, output_dir)
+    from finetune.card.plot import plot_losses  # noqa: PLC0415 - matplotlib, which training need not wait for
+
     plotted = plot_losses(record.result.log_history, output_dir / "loss.png")
     if record.samples:
         write_samples(record.samples, output_dir / "samples.md")

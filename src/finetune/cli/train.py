@@ -12,6 +12,7 @@ from finetune.cli.accelerators import count_processors
 from finetune.cli.evaluate import check_tasks, evaluate_after
 from finetune.cli.failure import has_reader
 from finetune.cli.hand_over import hand_over
+from finetune.cli.importing import heavy_imports
 from finetune.cli.launching import launch_options, plan_processes
 from finetune.cli.options import LAUNCHER_ARGUMENTS, LaunchingCommand, config_command
 from finetune.errors import ConfigError
@@ -63,8 +64,9 @@ def command(
     from finetune.processes import this_process
 
     with open_terminal(this_process(), debug=run_config.training.debug) as terminal:
-        from finetune.narration import Narrator
-        from finetune.train import run
+        with heavy_imports():
+            from finetune.narration import Narrator
+            from finetune.train import run
 
         is_last = not (measures or (is_measured and has_reader()))
         narrator = Narrator(terminal.console, terminal.keep_log)
