@@ -121,11 +121,7 @@ class TrainingBench:
         for packed in (False, True):
             data, _ = preprocess_alone(load_config(self._config(), self._words(Case(True, packed, False))), print)
             rows = _packs(data) if packed else _rows(data)
-            batch = 1 if packed else BATCH
-            self.counts[packed] = [
-                (sum(len(row["input_ids"]) for row in step), sum(_trained(row["labels"]) for row in step))
-                for step in (rows[start : start + batch] for start in range(0, len(rows), batch))
-            ]
+            self.counts[packed] = _counts(rows, 1 if packed else BATCH)
             datasets.Dataset.from_list(rows).save_to_disk(str(self._data(packed)))
         shutil.copytree(self._data(False), self._data(None), dirs_exist_ok=True)
 
@@ -153,11 +149,14 @@ class TrainingBench:
         cost = run_training(command, self.work / f"{OURS}.log", self.threads)
         lines = [json.loads(line) for line in (self.work / "out" / "metrics.jsonl").read_text().splitlines()]
         rows = [line for line in lines if "loss" in line]
-        counts = self.counts[packed][: len(rows)]
-        return _outcome(
-            [{"total": total, "trained": trained, **row} for row, (total, trained) in zip(rows, counts, strict=True)],
-            cost,
-        )
+        return _outcome(self._counted(rows, packed=packed), cost)
+
+    def _counted(self, steps: list[dict[str, Any]], *, packed: bool) -> list[dict[str, Any]]:
+        """Add the tokens of the prepared rows."""
+        counts = self.counts[packed][: len(steps)]
+        return [
+            {**step, "total": total, "trained": trained} for step, (total, trained) in zip(steps, counts, strict=True)
+        ]
 
     def _other(self, tool: str, job: dict[str, Any], case: Case, num_steps: int) -> Outcome:
         steps = self.work / "steps.jsonl"
@@ -181,7 +180,9 @@ class TrainingBench:
         cost = run_training(
             [python, HERE / "peers" / driver, self.work / "job.json"], self.work / f"{tool}.log", self.threads
         )
-        return _outcome([json.loads(line) for line in steps.read_text().splitlines()], cost)
+        rows = [json.loads(line) for line in steps.read_text().splitlines()]
+        own_rows = not job["data"] or job["data"] == str(self._data(None))
+        return _outcome(rows if own_rows else self._counted(rows, packed=case.packed), cost)
 
     def _words(self, case: Case, keys: Mapping[str, str] | None = None, chats: Path | None = None) -> list[str]:
         given = {
@@ -222,20 +223,31 @@ def _packs(data: PreparedData) -> list[dict[str, Any]]:
 
 
 def _pack(samples: Any) -> dict[str, Any]:
-    ids = [sample["input_ids"] for sample in samples]
-    labels = [np.concatenate([[-100], sample["labels"][1:]]) for sample in samples]
-    mask = [np.full(len(part), number) for number, part in enumerate(ids, 1)]
+    parts = [sample["input_ids"] for sample in samples]
+    padding = SEQUENCE_LEN - sum(map(len, parts))
     columns = {
-        "input_ids": ids,
-        "labels": labels,
-        "attention_mask": mask,
-        "position_ids": [np.arange(len(part)) for part in ids],
+        "input_ids": [*parts, np.zeros(padding, int)],
+        "labels": [*([np.r_[-100, sample["labels"][1:]] for sample in samples]), np.full(padding, -100)],
+        "attention_mask": [
+            *(np.full(len(part), number) for number, part in enumerate(parts, 1)),
+            np.zeros(padding, int),
+        ],
+        "position_ids": [*(np.arange(len(part)) for part in parts), np.arange(padding)],
     }
-    return {name: np.concatenate(parts).tolist() for name, parts in columns.items()}
+    return {name: np.concatenate(column).tolist() for name, column in columns.items()}
 
 
-def _trained(labels: list[int]) -> int:
-    return sum(label != -100 for label in labels[1:])
+def _counts(rows: list[dict[str, Any]], batch: int) -> list[tuple[int, int]]:
+    """Return total and trained tokens of each step; padding and what has no token before it do not count."""
+    counts = [
+        (
+            sum(map(bool, row["attention_mask"])) if "attention_mask" in row else len(row["input_ids"]),
+            sum(label != -100 for label in row["labels"][1:]),
+        )
+        for row in rows
+    ]
+    steps = (counts[start : start + batch] for start in range(0, len(counts), batch))
+    return [(sum(total for total, _ in step), sum(trained for _, trained in step)) for step in steps]
 
 
 def _outcome(steps: list[dict[str, Any]], cost: Any) -> Outcome:
