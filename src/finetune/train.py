@@ -19,6 +19,8 @@ from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
+from finetune.fitting import memory_share, refuse_disagreement, settle_auto
+from finetune.hardware import peak_memory_bytes
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, build_model
 from finetune.model.precision import Precision, choose_precision
@@ -33,6 +35,7 @@ from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
 from finetune.training.isolation import IsolationCallback
+from finetune.training.longest import LongestBatch
 from finetune.training.output import Claim, claim_output_dir
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
@@ -51,7 +54,9 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         Stopped: a signal came; a checkpoint was saved before.
     """
     # 1. What is asked for can be done here, by these processes.
+    config = settle_auto(config, narrator.say)
     engine, precision = connect(config)
+    refuse_disagreement(config, engine)
     main = engine.place.is_main
     hardware = Hardware(precision, choose_attention(config.model, precision))
     output_dir = Path(config.training.output_dir)
@@ -83,6 +88,7 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
         watchers = [progress, metrics, *trackers, stop, sampler]
+        watchers.append(LongestBatch(memory_share(config), peak_memory_bytes, narrator.say))
         if config.data.sample_packing or config.data.eval_sample_packing:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
         result = fit(config.training, steps, trainable, batches, watchers, resume)

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("finetune.cli.train", "Train a model as a YAML file says."),
     "preprocess": ("finetune.cli.preprocess", "Tokenize the data and report what was kept, cut and masked."),
     "validate": ("finetune.cli.validate", "Check a YAML file and print it with every default."),
+    "estimate": ("finetune.cli.estimate", "Tell the memory that a run needs, and what makes it fit."),
     "evaluate": ("finetune.cli.evaluate", "Measure loss and benchmark tasks, and compare with the base."),
     "card": ("finetune.cli.card", "Write the model card of a run anew from what it recorded."),
     "merge-lora": ("finetune.cli.merge_lora", "Merge a trained adapter into its base model."),

@@ -28,6 +28,7 @@ from finetune.training.cadence import Cadence, plan_cadence
 from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
 from finetune.training.checkpoints import resume_step
 from finetune.training.engine import Engine
+from finetune.training.longest import LongestBatch
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
@@ -167,6 +168,9 @@ def fit(
     )
     trainer.remove_callback(DefaultPrinter)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
+    for watcher in callbacks:
+        if isinstance(watcher, LongestBatch):
+            watcher.trainer = trainer
     started = time.monotonic()
     if resume and resume_step(resume) >= plan.cadence.total_steps:
         _refuse_sharded(plan.engine, resume)
