@@ -36,6 +36,7 @@ from finetune.training.engine import Engine, start_engine, stop_engine
 from finetune.training.fit import build_batches, fit, plan
 from finetune.training.isolation import IsolationCallback
 from finetune.training.longest import LongestBatch
+from finetune.training.loss_check import LossCallback
 from finetune.training.output import Claim, claim_output_dir
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
@@ -87,9 +88,10 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
-        watchers = [progress, metrics, *trackers, stop, sampler]
+        watchers = [progress, metrics, *trackers, stop, sampler, LossCallback(trainable, narrator.say)]
         watchers.append(LongestBatch(memory_share(config), peak_memory_bytes, narrator.say))
-        if config.data.sample_packing or config.data.eval_sample_packing:
+        packs = config.data.sample_packing or config.data.eval_sample_packing
+        if packs or trainable.hardware.attention.flatten:
             watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
         result = fit(config.training, steps, trainable, batches, watchers, resume)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)

@@ -1,11 +1,14 @@
 """The choice of the attention backend."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
 from finetune.config.model import ModelSection
-from finetune.errors import HardwareError
-from finetune.model.attention import choose_attention
+from finetune.errors import HardwareError, ModelError
+from finetune.model.attention import Attention, choose_attention, settle_attention
 from finetune.model.precision import Precision
 
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
@@ -19,20 +22,26 @@ def choose(**changes: object) -> tuple[str, bool, str | None]:
 @on_cpu
 def test_flash_attention_that_is_missing_gives_way_and_says_so() -> None:
     assert choose(flash_attention=True) == (
-        "sdpa",
-        False,
-        "flash_attention: there is no CUDA device; sdpa is used, which keeps packed samples apart too",
+        "segments",
+        True,
+        "flash_attention: there is no CUDA device; segments is used, which keeps packed samples apart too",
     )
 
 
 @on_cpu
 @pytest.mark.parametrize(
     ("changes", "name"),
-    [({}, "sdpa"), ({"sdp_attention": True}, "sdpa"), ({"eager_attention": True}, "eager"),
-     ({"attn_implementation": "eager"}, "eager"), ({"flash_attention": False}, "sdpa")],
-)  # fmt: skip
+    [
+        ({}, "segments"),
+        ({"flash_attention": False}, "segments"),
+        ({"attn_implementation": "segments"}, "segments"),
+        ({"sdp_attention": True}, "sdpa"),
+        ({"eager_attention": True}, "eager"),
+        ({"attn_implementation": "eager"}, "eager"),
+    ],
+)
 def test_a_backend_that_is_here_is_taken(changes: dict[str, object], name: str) -> None:
-    assert choose(**changes) == (name, False, None)
+    assert choose(**changes) == (name, name == "segments", None)
 
 
 @on_cpu
@@ -43,9 +52,49 @@ def test_a_backend_that_is_here_is_taken(changes: dict[str, object], name: str) 
             {"attn_implementation": "flash_attention_2"},
             r"flash_attention_2 is not available here \(there is no CUDA device\); install flash-attn",
         ),
+        ({"attn_implementation": "varlen"}, "varlen needs a CUDA device of compute capability 8.0, PyTorch 2.10, and"),
         ({"flex_attention": True}, "flex attention has no backward pass on a CPU; use sdp_attention: true"),
     ],
 )
 def test_a_backend_asked_for_by_name_is_not_replaced(changes: dict[str, object], message: str) -> None:
     with pytest.raises(HardwareError, match=message):
         choose(**changes)
+
+
+class CountsByItself(LlamaForCausalLM):
+    """A model that is isolated and yet wrong side by side: positions run through, and one is learned."""
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None, **inputs: object) -> object:
+        del position_ids
+        offset = torch.arange(input_ids.shape[1]).unsqueeze(1)
+        return super().forward(inputs_embeds=self.model.embed_tokens(input_ids) * (1 + offset), **inputs)
+
+
+FLAT = Attention("segments", flatten=True)
+FLOAT32 = Precision(torch.float32)
+
+
+def test_a_model_that_segments_fit_is_switched_to_them(tiny_llama: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(tiny_llama, attn_implementation="sdpa").train()
+
+    assert settle_attention(model, FLAT, FLOAT32) == FLAT
+    assert model.config._attn_implementation == "segments"
+    assert model.training
+
+
+def test_a_model_whose_numbers_change_side_by_side_keeps_sdpa_and_it_is_said(tiny_llama: Path) -> None:
+    model = CountsByItself.from_pretrained(tiny_llama, attn_implementation="sdpa")
+
+    settled = settle_attention(model, FLAT, FLOAT32)
+
+    assert (settled.implementation, settled.flatten) == ("sdpa", False)
+    assert settled.note == "attention: sdpa, as segments does not fit: samples side by side change its numbers"
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_segments_asked_for_by_name_do_not_give_way() -> None:
+    model = BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2))
+    asked = Attention("segments", flatten=True, exact=True)
+
+    with pytest.raises(ModelError, match="segments does not fit this model: its layers are not all plain causal"):
+        settle_attention(model, asked, FLOAT32)

@@ -13,6 +13,17 @@ from finetune.errors import nearest
 ROW_RANGE = re.compile(r"\[(?P<range>\d*:\d*)\]$")
 _LONE_DIGITS = re.compile(r"\[\d+\]$")
 
+AttentionName = Literal[
+    "eager",
+    "sdpa",
+    "segments",
+    "varlen",
+    "flex_attention",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+]
+
 # Parameters of transformers' BitsAndBytesConfig, by the switch under which they are read.
 _BNB_4BIT = ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage")
 _BNB_8BIT = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
@@ -62,9 +73,7 @@ class ModelSection(Section):
     """Hold the frozen base in 4-bit NF4, double quantized (needs an adapter)."""
     bnb_config_kwargs: dict[str, Any] = key(dict, affects="training")
     """Further arguments of transformers' BitsAndBytesConfig for the chosen bits, such as bnb_4bit_quant_type: fp4."""
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = (
-        key(None, affects="training")
-    )
+    attn_implementation: AttentionName | None = key(None, affects="training")
     """Attention backend; default the best one here that keeps packed samples apart."""
     flash_attention: bool | None = key(None, affects="training")
     """Prefer flash attention; where it is missing the best isolating backend is taken, and said."""
@@ -76,6 +85,8 @@ class ModelSection(Section):
     """Use PyTorch's flex attention (CUDA)."""
     xformers_attention: bool | None = key(None, affects="training")
     """Only null or false: xformers is not used here."""
+    chunked_cross_entropy: bool | None = key(None, affects="training")
+    """Make the loss from a few rows of logits at a time, never all; default where it is the model's own loss."""
     unfrozen_parameters: list[str] = key(list, affects="training")
     """Regular expressions (re.search) of parameters that train, others are frozen; [a:b] at the end: these rows."""
 

@@ -101,9 +101,14 @@ class PaddedCollator:
     pad_to_sequence_len: bool = False
     """Pad to sequence_len, rounded up; otherwise to the longest sample of the batch, rounded up."""
     pad_to_multiple_of: int = PAD_TO_MULTIPLE_OF
+    flatten: bool = False
+    """No padding at all: the samples go in one row with their boundaries, as :class:`PackedCollator` flattens bins."""
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Return ``input_ids``, ``labels`` (-100 where padded) and ``attention_mask``, int64."""
+        if self.flatten:
+            flat = PackedCollator(self.pad_token_id, self.sequence_len, pad_to_sequence_len=False, flatten=True)
+            return flat([[sample] for sample in samples])
         lengths = [len(sample["input_ids"]) for sample in samples]
         width = round_up(self.sequence_len if self.pad_to_sequence_len else max(lengths), self.pad_to_multiple_of)
         shape = (len(samples), width)
@@ -178,17 +183,33 @@ class SupervisedCollator:
     collator: PaddedCollator | PackedCollator
 
     def __call__(self, items: Any) -> Batch:
-        """Return the batch with ``logits_to_keep`` (``[kept]``) and ``shift_labels`` (``[rows, kept]``).
+        """Return the batch with where to predict, and what, in the words of transformers and in ours.
 
-        A position is kept where the next token is trained in any row.  Both are transformers' own arguments;
-        labels shifted here are not shifted again.
+        ``logits_to_keep`` (``[kept]``) and ``shift_labels`` (``[rows, kept]``) are transformers' own arguments: a
+        position is kept where the next token is trained in any row; labels shifted here are not shifted again.
+        ``trained_positions`` (``[num_trained]``) counts through the rows laid end to end and names exactly the
+        positions whose next token is trained, ``trained_targets`` (``[num_trained]``) these tokens, and
+        ``trained_counts`` (``[num_items]``) how many of them each item of the batch has, in its order.
         """
         batch = self.collator(items)
-        following = batch["labels"][:, 1:]
+        labels = batch["labels"]
+        following = labels[:, 1:]
         positions = (following != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
         batch["logits_to_keep"] = positions
         batch["shift_labels"] = following[:, positions]
+        row, column = (following != IGNORE_INDEX).nonzero(as_tuple=True)
+        batch["trained_positions"] = row * labels.shape[1] + column
+        batch["trained_targets"] = following[row, column]
+        if len(labels) != len(items):  # a flat batch
+            ends = np.cumsum([_num_tokens(item) for item in items])
+            row = torch.from_numpy(np.searchsorted(ends, column.numpy(), side="right"))
+        batch["trained_counts"] = torch.bincount(row, minlength=len(items))
         return batch
+
+
+def _num_tokens(item: Item) -> int:
+    """Tokens of a sample, or of a bin of samples."""
+    return sum(_num_tokens(sample) for sample in item) if isinstance(item, list) else len(item["input_ids"])
 
 
 def _boundaries(lengths: list[int]) -> Batch:

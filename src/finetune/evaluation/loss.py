@@ -13,6 +13,7 @@ from finetune.data.collate import PaddedCollator, SupervisedCollator
 from finetune.data.store import StoredSamples
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
+from finetune.model.head import split_batch
 from finetune.model.loss import sequence_losses
 from finetune.model.precision import Precision
 
@@ -77,10 +78,8 @@ def row_losses(
 
 
 def _sums(model: PreTrainedModel, batch: dict[str, torch.Tensor], precision: Precision) -> list[list[float]]:
-    inputs = {name: value.to(model.device) for name, value in batch.items()}
-    labels = inputs.pop("shift_labels")
-    del inputs["labels"]
+    inputs, wanted = split_batch({name: value.to(model.device) for name, value in batch.items()})
     with torch.inference_mode(), precision.autocast():
-        logits = model(**inputs).logits
-    sums: list[list[float]] = sequence_losses(logits, labels).tolist()
+        logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
+    sums: list[list[float]] = sequence_losses(logits, wanted["shift_labels"]).tolist()
     return sums

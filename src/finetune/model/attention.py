@@ -1,18 +1,24 @@
 """The one place where the attention backend is chosen.
 
-Packed samples share a sequence and must not see each other.  transformers keeps them apart on eager, sdpa and flex
-attention when it gets ``position_ids`` that restart, no ``attention_mask`` and no cache; flash attention needs the
-batch flattened to one row with the lengths beside it.
+Packed samples share a sequence and must not see each other.  The fast backends get the batch flattened to one row, with
+the boundaries beside it, and so compute no padding: flash-attn on CUDA where it is installed, else PyTorch's own
+variable-length attention, and on a CPU one call per sample (:mod:`finetune.model.segments`).  Models that these do not
+fit use ``sdpa`` or ``eager``, which keep samples apart when they get ``position_ids`` that restart, no
+``attention_mask`` and no cache.
 """
 
 import importlib.util
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
 
 from finetune.config.model import ModelSection
-from finetune.errors import HardwareError
+from finetune.errors import HardwareError, ModelError
 from finetune.model.precision import Precision
+from finetune.model.segments import SEGMENTS, VARLEN, knows_segments, register
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,9 @@ def choose_attention(model: ModelSection, precision: Precision) -> Attention:
     if wanted in (None, "flash"):
         if flash:
             return Attention(flash, flatten=True)
-        note = f"flash_attention: {obstacle}; sdpa is used, which keeps packed samples apart too" if wanted else None
-        return Attention("sdpa", flatten=False, note=note)
+        best = VARLEN if _has_varlen(precision) else "sdpa" if torch.cuda.is_available() else SEGMENTS
+        note = f"flash_attention: {obstacle}; {best} is used, which keeps packed samples apart too" if wanted else None
+        return Attention(best, flatten=best != "sdpa", note=note)
     if wanted.startswith("flash") and wanted != flash:
         raise HardwareError(
             f"attn_implementation: {wanted} is not available here ({obstacle or f'{flash} is'}); "
@@ -47,7 +54,77 @@ def choose_attention(model: ModelSection, precision: Precision) -> Attention:
         )
     if wanted == "flex_attention" and not torch.cuda.is_available():
         raise HardwareError("flex attention has no backward pass on a CPU; use sdp_attention: true")
-    return Attention(wanted, flatten=wanted.startswith("flash"), exact=True)
+    if wanted == VARLEN and not _has_varlen(precision):
+        raise HardwareError(
+            "attn_implementation: varlen needs a CUDA device of compute capability 8.0, PyTorch 2.10, and bf16 or "
+            "fp16; use sdpa"
+        )
+    if wanted == SEGMENTS and torch.cuda.is_available():
+        raise HardwareError("attn_implementation: segments is for CPUs; use varlen or sdpa")
+    return Attention(wanted, flatten=wanted.startswith("flash") or wanted in (SEGMENTS, VARLEN), exact=True)
+
+
+def settle_attention(network: PreTrainedModel, attention: Attention, precision: Precision) -> Attention:
+    """Switch a model that was loaded with ``sdpa`` to ``segments`` or ``varlen`` where it fits.
+
+    It fits where :func:`knows_segments` says so, and two short samples have the logits that each has alone; weights
+    that ZeRO-3 has spread over processes cannot be asked yet.
+
+    Raises:
+        ModelError: the backend was asked for by name, and does not fit.
+    """
+    register()
+    reason = "its layers are not all plain causal attention"
+    if knows_segments(network):
+        if is_deepspeed_zero3_enabled() or _flat_is_alike(network, attention.implementation, precision):
+            network.set_attn_implementation(attention.implementation)
+            return attention
+        reason = "samples side by side change its numbers"
+    if attention.exact:
+        raise ModelError(
+            f"attn_implementation: {attention.implementation} does not fit this model: {reason}; leave the key out"
+        )
+    return Attention(
+        "sdpa", flatten=False, note=f"attention: sdpa, as {attention.implementation} does not fit: {reason}"
+    )
+
+
+def _flat_is_alike(network: PreTrainedModel, implementation: str, precision: Precision) -> bool:
+    """Compare the logits of two samples in one row with those of each alone: 1e-3 apart, 0.1 in fewer than 32 bits."""
+    device = network.device
+    lengths = [7, 5]
+    input_ids = (
+        torch.arange(sum(lengths), device=device)
+        .mul(7919)
+        .remainder(network.get_input_embeddings().num_embeddings)
+        .unsqueeze(0)
+    )
+    position_ids = torch.cat([torch.arange(length, device=device) for length in lengths]).unsqueeze(0)
+    ends = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=device)
+    flat = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": max(lengths), "max_length_k": max(lengths)}
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), precision.autocast():
+        network.set_attn_implementation(implementation)
+        together = network(input_ids=input_ids, position_ids=position_ids, use_cache=False, **flat).logits.float()
+        network.set_attn_implementation("sdpa")
+        alone = [
+            network(input_ids=ids, use_cache=False).logits.float()
+            for ids in torch.split_with_sizes(input_ids, lengths, 1)
+        ]
+    network.train(was_training)
+    apart = torch.cat(alone, dim=1)
+    exact = precision.compute_dtype == torch.float32 and network.config.to_dict().get("quantization_config") is None
+    return bool((together - apart).norm() <= (1e-3 if exact else 0.1) * apart.norm())
+
+
+def _has_varlen(precision: Precision) -> bool:
+    return (
+        torch.cuda.is_available()
+        and precision.compute_dtype != torch.float32
+        and torch.cuda.get_device_capability() >= (8, 0)
+        and importlib.util.find_spec("torch.nn.attention.varlen") is not None
+    )
 
 
 def _wanted(model: ModelSection) -> str | None:
@@ -68,7 +145,12 @@ def _flash_attention(precision: Precision) -> tuple[str | None, str]:
         return None, "there is no CUDA device"
     if precision.compute_dtype == torch.float32:
         return None, "it needs bf16 or fp16"
-    for package, implementation in (("flash_attn_interface", "flash_attention_3"), ("flash_attn", "flash_attention_2")):
-        if importlib.util.find_spec(package):
+    newest_first = (
+        (is_flash_attn_4_available, "flash_attention_4", (9, 0)),
+        (is_flash_attn_3_available, "flash_attention_3", (8, 0)),
+        (is_flash_attn_2_available, "flash_attention_2", (8, 0)),
+    )
+    for is_available, implementation, capability in newest_first:
+        if torch.cuda.get_device_capability() >= capability and is_available():
             return implementation, ""
     return None, "flash-attn is not installed"

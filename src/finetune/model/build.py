@@ -15,6 +15,7 @@ from finetune.model.base import BaseModelSource
 from finetune.model.embeddings import add_token_rows
 from finetune.model.freeze import FrozenRows, PatternMatch, cast_frozen, unfreeze
 from finetune.model.generation import align_special_tokens
+from finetune.model.head import LossHead, attach_head
 from finetune.model.load import load_model, stored_dtype
 from finetune.model.precision import Precision
 from finetune.model.stored import StoredFormat, read_stored_format
@@ -43,6 +44,8 @@ class TrainableModel:
     frozen_rows: FrozenRows | None
     stored: StoredFormat
     """Formats of the base's tensors, which whole weights are saved in."""
+    head: LossHead | None = None
+    """The output layer, made to give losses; None where it gives logits."""
 
 
 def build_model(
@@ -75,4 +78,5 @@ def build_model(
         if precision.compute_dtype != torch.float32:
             cast_frozen(network, stored)
     actual = Hardware(precision, attention)
-    return TrainableModel(network, actual, summarize_parameters(network), matches, frozen_rows, stored)
+    head = attach_head(network) if model.chunked_cross_entropy is not False else None
+    return TrainableModel(network, actual, summarize_parameters(network), matches, frozen_rows, stored, head)

@@ -10,9 +10,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from finetune.config.model import ModelSection
 from finetune.errors import ConfigError, ModelError, nearest
-from finetune.model.attention import Attention
+from finetune.model.attention import Attention, settle_attention
 from finetune.model.base import BaseModelSource
 from finetune.model.precision import Precision
+from finetune.model.segments import SEGMENTS, VARLEN
 
 
 def load_model(
@@ -24,7 +25,8 @@ def load_model(
     added to a bfloat16 weight, most updates of a small learning rate round to nothing.
 
     Returns:
-        The model and the attention that it uses: eager where the model knows no other and none was asked for by name.
+        The model and the attention that it uses: sdpa where the chosen one does not fit the model, eager where the
+        model knows no other, and none was asked for by name.
 
     Raises:
         ModelError: weights are missing, damaged, or not of a causal language model.
@@ -44,18 +46,20 @@ def load_model(
         "device_map": None if is_deepspeed_zero3_enabled() else {"": _device()},
         "use_safetensors": True,
     }
+    own = attention.implementation in (SEGMENTS, VARLEN)
     try:
-        network = _load_weights(base, attention.implementation, arguments)
+        network = _load_weights(base, "sdpa" if own else attention.implementation, arguments)
     except ModelError as error:
         if attention.exact or "attention implementation" not in str(error):
             raise
         attention = Attention("eager", flatten=False, note=f"this model has no {attention.implementation} attention")
         network = _load_weights(base, attention.implementation, arguments)
+        own = False
     if model.load_in_4bit:
         from finetune.compat import keep_4bit_trainable_on_cpu  # noqa: PLC0415 - bitsandbytes, for 4 bits alone
 
         keep_4bit_trainable_on_cpu(network)
-    return network, attention
+    return network, settle_attention(network, attention, precision) if own else attention
 
 
 def _load_weights(base: BaseModelSource, attention: str, arguments: dict[str, Any]) -> PreTrainedModel:

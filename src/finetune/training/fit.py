@@ -120,7 +120,9 @@ def build_batches(
     packed = PackedCollator(
         tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, hardware.attention.flatten
     )
-    padded = PaddedCollator(tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len)
+    padded = PaddedCollator(
+        tokenizer.pad_token_id, data.sequence_len, data.pad_to_sequence_len, flatten=hardware.attention.flatten
+    )
     train: Dataset[Any]
     if isinstance(prepared, StreamedData):
         train, packs = StreamDataset(prepared.stream, num_rows), data.sample_packing
@@ -157,6 +159,7 @@ def fit(
         data_collator=batches.collator,
         validation_collator=batches.validation_collator,
         training_sampler=plan.sampler,
+        head=trainable.head,
         compute_metrics=token_mean_loss,
         callbacks=[
             CadenceCallback(plan.cadence),

@@ -8,7 +8,8 @@ import torch
 from transformers import EvalPrediction, Trainer, TrainerState
 
 from finetune.errors import HealthError
-from finetune.model.loss import sequence_losses
+from finetune.model.head import LossHead, split_batch
+from finetune.model.loss import sequence_losses, sum_by_row
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
 
@@ -22,12 +23,24 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *args: Any, data_collator: Any, validation_collator: Any, training_sampler: Any, **kwargs: Any
+        self,
+        *args: Any,
+        data_collator: Any,
+        validation_collator: Any,
+        training_sampler: Any,
+        head: LossHead | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, data_collator=data_collator, **kwargs)
         self.training_sampler = training_sampler
         self.training_collator = data_collator
         self.validation_collator = validation_collator
+        self.head = head
+
+    @property
+    def proven_head(self) -> LossHead | None:
+        """The output layer that gives losses, once :mod:`finetune.training.loss_check` has found it right."""
+        return self.head if self.head is not None and self.head.proven else None
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Make validation batches with their own collator: they may be padded where training packs."""
@@ -37,13 +50,40 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.data_collator = self.training_collator
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         """Take one forward pass; refuse a loss that is not finite before the backward pass, where DeepSpeed steps."""
-        outcome = super().compute_loss(*args, **kwargs)
+        head = self.proven_head
+        if head is None or return_outputs:
+            outcome = super().compute_loss(model, _without_ours(inputs), return_outputs, num_items_in_batch)
+        else:
+            outcome = self._head_loss(head, model, inputs, num_items_in_batch)
         loss = outcome[0] if isinstance(outcome, tuple) else outcome
         if not torch.isfinite(loss):
             raise HealthError(not_finite("the loss", loss.item(), self.state.global_step + 1))
         return outcome
+
+    def _head_loss(
+        self,
+        head: LossHead,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> torch.Tensor:
+        """Divide the loss sum as the Trainer does: by the trained tokens of all micro-batches of all processes.
+
+        Engines average gradients over the processes, which the number of processes undoes.
+        """
+        total = head.loss_sum(model, inputs)
+        if num_items_in_batch is None:
+            return total / max(len(inputs["trained_targets"]), 1)
+        loss: torch.Tensor = total * self.accelerator.num_processes / num_items_in_batch
+        return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """Deal the rows out by :class:`finetune.training.sampler.EvenSampler`; transformers' own place to say so."""
@@ -67,10 +107,10 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         """
         del prediction_loss_only, ignore_keys
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.pop("shift_labels")
-        with torch.no_grad():
-            logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
-        sums = sequence_losses(logits, labels)
+        if head := self.proven_head:
+            sums = sum_by_row(head.token_losses(model, inputs), inputs["trained_counts"])
+        else:
+            sums = _logit_sums(model, inputs)
         return None, sums, torch.zeros(len(sums), device=sums.device)
 
     def load_checkpoint(self, path: Path) -> None:
@@ -85,6 +125,19 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)
             check_weights(folder, expect_weights(self.model, None))
+
+
+def _without_ours(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only our own way to the loss reads."""
+    return {name: value for name, value in inputs.items() if not name.startswith("trained_")}
+
+
+def _logit_sums(model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+    """Return per-sequence loss sums and token counts, ``[rows, 2]`` float64, from logits at the kept positions."""
+    ours, wanted = split_batch(inputs)
+    with torch.no_grad():
+        logits = model(**ours, logits_to_keep=wanted["logits_to_keep"]).logits
+    return sequence_losses(logits, wanted["shift_labels"])
 
 
 def not_finite(what: str, value: float, step: int) -> str:
