@@ -31,7 +31,6 @@ LADDER: dict[str, tuple[Case, Mapping[str, str]]] = {
     "packed, dense mask": (Case(True, True, False), {"attn_implementation": "sdpa"}),
     "packed, attention segment by segment": (Case(True, True, False), {}),
     "and bfloat16": (Case(True, True, True), {}),
-    "and compiled layers": (Case(True, True, True), {"torch_compile": "true", "max_steps": "24"}),
 }
 """Each technique on top of the ones before; the bare loop on padded batches is the ground."""
 

@@ -179,7 +179,7 @@ def _dataset_name(path: str) -> card.DatasetName:
 
 def _machine(record: RunRecord) -> card.Machine:
     result, cadence = record.result, record.plan.cadence
-    num_steps, data = result.last_step - result.first_step, record.ready.data
+    num_steps, data, speed = result.last_step - result.first_step, record.ready.data, result.throughput
     if isinstance(data, StreamedData):
         num_tokens = num_steps * record.plan.sampler.num_rows / cadence.total_steps * data.stream.tokens_per_sequence
     else:
@@ -190,6 +190,11 @@ def _machine(record: RunRecord) -> card.Machine:
         runtime_s=result.runtime_s,
         tokens_per_second=num_tokens / result.runtime_s if num_tokens and result.runtime_s else None,
         peak_memory_bytes=peak_memory_bytes(),
+        step_time=speed.step_time if speed else None,
+        data_wait=speed.data_wait if speed else None,
+        step_tokens_per_second=speed.tokens_per_second if speed else None,
+        trained_tokens_per_second=speed.trained_tokens_per_second if speed else None,
+        mfu=speed.mfu if speed else None,
     )
 
 

@@ -13,19 +13,19 @@ if __name__ == "__main__":  # before the heavy imports, so that a faulty file is
     sys.exit()
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
 from finetune.fitting import memory_share, refuse_disagreement, settle_auto
-from finetune.hardware import peak_memory_bytes
+from finetune.hardware import describe_device, peak_memory_bytes
 from finetune.model.attention import choose_attention
-from finetune.model.build import Hardware, build_model
+from finetune.model.build import Hardware, TrainableModel, build_model
 from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
-from finetune.preprocess import preprocess
+from finetune.preprocess import Preprocessed, preprocess
 from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, refuse_changed_config, refuse_changed_data, write_config, write_record
@@ -42,6 +42,7 @@ from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
 from finetune.training.saving import save_final
+from finetune.training.throughput import ThroughputCallback, build_meter
 from finetune.training.tracking import open_trackers
 
 
@@ -88,11 +89,8 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
-        watchers = [progress, metrics, *trackers, stop, sampler, LossCallback(trainable, narrator.say)]
-        watchers.append(LongestBatch(memory_share(config), peak_memory_bytes, narrator.say))
-        packs = config.data.sample_packing or config.data.eval_sample_packing
-        if packs or trainable.hardware.attention.flatten:
-            watchers.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
+        speed, checks = measure_speed(trainable, engine), first_checks(config, trainable, ready, narrator)
+        watchers = [speed, progress, metrics, *trackers, stop, sampler, *checks]
         result = fit(config.training, steps, trainable, batches, watchers, resume)
         stop.raise_if_stopped(result.last_step, result.total_steps, output_dir)
 
@@ -106,6 +104,25 @@ def run(config: RunConfig, narrator: Narrator, *, replace: bool = False, publish
     narrator.result(output_dir, result, samples)
     stop_engine(engine)
     return output_dir
+
+
+def measure_speed(trainable: TrainableModel, engine: Engine) -> ThroughputCallback:
+    """Return what puts the speed beside each loss, for the device at hand."""
+    return ThroughputCallback(build_meter(trainable, describe_device(), engine.place.world_size), peak_memory_bytes)
+
+
+def first_checks(
+    config: RunConfig, trainable: TrainableModel, ready: Preprocessed, narrator: Narrator
+) -> list[TrainerCallback]:
+    """Return what is proven and tried on the model at hand before the first step."""
+    checks = [
+        LossCallback(trainable, narrator.say),
+        LongestBatch(memory_share(config), peak_memory_bytes, narrator.say),
+    ]
+    packs = config.data.sample_packing or config.data.eval_sample_packing
+    if packs or trainable.hardware.attention.flatten:
+        checks.append(IsolationCallback(trainable, len(ready.tokenizer), narrator.say))
+    return checks
 
 
 def connect(config: RunConfig) -> tuple[Engine, Precision]:

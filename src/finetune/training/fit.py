@@ -30,6 +30,7 @@ from finetune.training.checkpoints import resume_step
 from finetune.training.engine import Engine
 from finetune.training.longest import LongestBatch
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
+from finetune.training.throughput import Throughput, ThroughputCallback
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -57,6 +58,8 @@ class FitResult:
     """Validation loss of the weights that training ended with; None without validation data."""
     first_step: int = 0
     """Step of the checkpoint that this went on from; runtime_s counts from there."""
+    throughput: Throughput | None = None
+    """Speed of all its steps; None if it took none."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ def fit(
     for watcher in callbacks:
         if isinstance(watcher, LongestBatch):
             watcher.trainer = trainer
+        if isinstance(watcher, ThroughputCallback):
+            trainer.meter = watcher.meter
     started = time.monotonic()
     if resume and resume_step(resume) >= plan.cadence.total_steps:
         _refuse_sharded(plan.engine, resume)
@@ -190,6 +195,7 @@ def fit(
         total_steps=plan.cadence.total_steps,
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
         first_step=resume_step(resume) if resume else 0,
+        throughput=trainer.meter.rate(trainer.meter.whole),
     )
 
 

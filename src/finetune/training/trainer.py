@@ -12,6 +12,7 @@ from finetune.model.head import LossHead, split_batch
 from finetune.model.loss import sequence_losses, sum_by_row
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
+from finetune.training.throughput import Meter
 
 
 class CausalTrainer(Trainer):  # type: ignore[misc]
@@ -29,6 +30,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         validation_collator: Any,
         training_sampler: Any,
         head: LossHead | None = None,
+        meter: Meter | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, data_collator=data_collator, **kwargs)
@@ -36,6 +38,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         self.training_collator = data_collator
         self.validation_collator = validation_collator
         self.head = head
+        self.meter = meter or Meter()
 
     @property
     def proven_head(self) -> LossHead | None:
@@ -49,6 +52,13 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = self.training_collator
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the batches of one optimizer step; how long that takes and what is in them is measured."""
+        self.meter.ask()
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        self.meter.take(batches)
+        return batches, num_items_in_batch
 
     def compute_loss(
         self,
