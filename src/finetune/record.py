@@ -12,7 +12,6 @@ from transformers.training_args import OptimizerNames
 from finetune import __version__
 from finetune.card import facts as card
 from finetune.card import stored
-from finetune.card.plot import plot_losses
 from finetune.card.redact import redact
 from finetune.card.render import render
 from finetune.config import RunConfig
@@ -67,6 +66,8 @@ def write_record(record: RunRecord, output_dir: Path) -> None:
     """Write the loss plot, the samples and the model card; of a stream, the report of what was read by now."""
     if isinstance(record.ready.data, StreamedData):
         _write_data_report(record.ready.data.report, output_dir)
+    from finetune.card.plot import plot_losses  # noqa: PLC0415 - matplotlib, which training need not wait for
+
     plotted = plot_losses(record.result.log_history, output_dir / "loss.png")
     if record.samples:
         (output_dir / "samples.md").write_text(redact(render_samples(record.samples)), encoding="utf-8")
@@ -143,7 +144,7 @@ def _dataset_name(path: str) -> card.DatasetName:
 
 def _machine(record: RunRecord) -> card.Machine:
     result, cadence = record.result, record.plan.cadence
-    num_steps, data = result.last_step - result.first_step, record.ready.data
+    num_steps, data, speed = result.last_step - result.first_step, record.ready.data, result.throughput
     if isinstance(data, StreamedData):
         num_tokens = num_steps * record.plan.sampler.num_rows / cadence.total_steps * data.stream.tokens_per_sequence
     else:
@@ -154,6 +155,11 @@ def _machine(record: RunRecord) -> card.Machine:
         runtime_s=result.runtime_s,
         tokens_per_second=num_tokens / result.runtime_s if num_tokens and result.runtime_s else None,
         peak_memory_bytes=peak_memory_bytes(),
+        step_time=speed.step_time if speed else None,
+        data_wait=speed.data_wait if speed else None,
+        step_tokens_per_second=speed.tokens_per_second if speed else None,
+        trained_tokens_per_second=speed.trained_tokens_per_second if speed else None,
+        mfu=speed.mfu if speed else None,
     )
 
 

@@ -13,6 +13,7 @@ from finetune.continuation import Continuation, continue_from, note_changes, ref
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
 from finetune.disk import writing
+from finetune.hardware import describe_device, peak_memory_bytes
 from finetune.model.build import Hardware, TrainableModel
 from finetune.model.precision import Precision, choose_precision
 from finetune.narration import Narrator
@@ -29,6 +30,7 @@ from finetune.training.checks.rows import check_rows, look
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine
 from finetune.training.output import Claim, claim_output_dir
+from finetune.training.throughput import ThroughputCallback, build_meter
 from finetune.training.trainer import CausalTrainer
 
 ROOM = "free some space, or set output_dir to a folder that has room"
@@ -135,3 +137,8 @@ def plan_checks(
     fresh = is_new and not config.adapter.lora_model_dir
     subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, validation_packs, fresh)
     return lambda trainer: [ChecksCallback(subject, trainer, narrator.say)]
+
+
+def measure_speed(trainable: TrainableModel, engine: Engine) -> ThroughputCallback:
+    """Return what puts the speed beside each loss, for the device at hand."""
+    return ThroughputCallback(build_meter(trainable, describe_device(), engine.place.world_size), peak_memory_bytes)

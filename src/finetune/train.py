@@ -31,7 +31,17 @@ from finetune.preprocess import preprocess
 from finetune.processes import this_process
 from finetune.publish import publish
 from finetune.record import RunRecord, write_record
-from finetune.start import ROOM, check_data, connect, find_start, note_start, open_store, plan_checks, take_output
+from finetune.start import (
+    ROOM,
+    check_data,
+    connect,
+    find_start,
+    measure_speed,
+    note_start,
+    open_store,
+    plan_checks,
+    take_output,
+)
 from finetune.training.callbacks import MetricsCallback
 from finetune.training.changed import ChangedValuesCallback
 from finetune.training.checkpoints.final import publish_final
@@ -119,12 +129,13 @@ def tell(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
     ):
-        stop = StopCallback(attempt, engine, config.training)
-        watchers = [ChangedValuesCallback(start.keys), progress, metrics, *trackers, stop, sampler]
+        stop, speed = StopCallback(attempt, engine, config.training), measure_speed(trainable, engine)
+        watchers = [ChangedValuesCallback(start.keys), speed, progress, metrics, *trackers, stop, sampler]
         watchers += [LossCallback(trainable, narrator.say), *open_ledger(os.environ, engine.place.rank)]
         checks = plan_checks(config, ready, trainable, narrator, is_new=start.checkpoint is None)
 
         def watch(trainer: CausalTrainer) -> list[TrainerCallback]:
+            trainer.meter = speed.meter
             longest = LongestBatch(trainer, memory_share(config), peak_memory_bytes, narrator.say)
             return [*watchers, *checks(trainer), longest, work.watch(trainer)]
 

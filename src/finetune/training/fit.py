@@ -32,6 +32,7 @@ from finetune.training.engine import Engine
 from finetune.training.health import HealthCallback
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
 from finetune.training.stopping import EvaluationCallback, StopCallback, is_owed
+from finetune.training.throughput import Throughput
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -59,6 +60,8 @@ class FitResult:
     """Validation loss of the weights that training ended with; None without validation data."""
     first_step: int = 0
     """Step of the checkpoint that this went on from; runtime_s counts from there."""
+    throughput: Throughput | None = None
+    """Speed of all its steps; None if it took none."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ def fit(
         total_steps=total_steps,
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
         first_step=first_step,
+        throughput=trainer.meter.rate(trainer.meter.whole),
     )
 
 

@@ -19,6 +19,7 @@ from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
 from finetune.training.step import StepRecord
+from finetune.training.throughput import Meter
 
 
 class EvaluationStopped(Exception):  # noqa: N818 - it is a request fulfilled, not an error
@@ -41,6 +42,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         training_sampler: Any,
         store: CheckpointStore,
         head: LossHead | None = None,
+        meter: Meter | None = None,
         **kwargs: Any,
     ) -> None:
         self.control: TrainerControl
@@ -51,6 +53,7 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         self.validation_collator = validation_collator
         self.head = head
         self.record = StepRecord()
+        self.meter = meter or Meter()
 
     @property
     def proven_head(self) -> LossHead | None:
@@ -84,6 +87,13 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
             self.control.should_evaluate = False  # at the end of an epoch this is called again
             self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the batches of one optimizer step; how long that takes and what is in them is measured."""
+        self.meter.ask()
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        self.meter.take(batches)
+        return batches, num_items_in_batch
 
     def compute_loss(
         self,
