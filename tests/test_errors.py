@@ -1,8 +1,12 @@
 """The exception tree: which outcome each class stands for, and the hint for a mistyped name."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from finetune import errors
+from finetune.errors import EXIT_CODES as EXPLAINED
 from finetune.errors import FinetuneError, Stopped, nearest
 
 EXIT_CODES = {
@@ -33,6 +37,21 @@ def test_an_outcome_has_its_exit_code(name: str, exit_code: int) -> None:
     error = vars(errors)[name]("what, where, what to do")
     assert error.exit_code == exit_code
     assert str(error) == "what, where, what to do"
+
+
+def test_every_error_of_the_tree_has_a_code_that_is_explained() -> None:
+    codes = {error.exit_code for error in own_classes().values() if issubclass(error, FinetuneError)}
+    assert codes | {0, 75, 130, 143} == EXPLAINED.keys()
+    assert {code for code, known in EXPLAINED.items() if known.retryable} == {7, 8, 75, 130, 143}
+    assert all(known.meaning and (known.hint or not code) for code, known in EXPLAINED.items())
+
+
+def test_the_readme_has_the_same_codes() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| ([^|]+) \|", text, re.MULTILINE)}
+    if not rows:
+        pytest.skip("README.md has no table of exit codes")
+    assert rows == {code: known.meaning for code, known in EXPLAINED.items()}
 
 
 @pytest.mark.parametrize("exit_code", [75, 130], ids=["SIGTERM", "Ctrl-C"])

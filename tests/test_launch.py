@@ -218,16 +218,23 @@ def test_options_about_processes_are_refused_inside_a_launcher() -> None:
     refuse_second_launch(LaunchOptions(), "RANK")
 
 
+PATIENT = {
+    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600",
+    "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+}
+"""Time to save after a signal, and SLURM's among the signals that are passed on."""
+
+
 def test_processors_are_shared_out_among_the_processes_of_a_machine() -> None:
-    assert launch_environment(plan(TWO_HOSTS, 4), {}, num_cpus=64) == {"OMP_NUM_THREADS": "16"}
-    assert launch_environment(plan(LaunchOptions(num_processes=4)), {}, num_cpus=2) == {"OMP_NUM_THREADS": "1"}
+    assert launch_environment(plan(TWO_HOSTS, 4), {}, num_cpus=64)["OMP_NUM_THREADS"] == "16"
+    assert launch_environment(plan(LaunchOptions(num_processes=4)), {}, num_cpus=2)["OMP_NUM_THREADS"] == "1"
 
 
 def test_threads_that_were_chosen_stay_chosen() -> None:
-    environment = {"OMP_NUM_THREADS": "3", "HOME": "/root"}
+    environment = {"OMP_NUM_THREADS": "3", "HOME": "/root", **PATIENT, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "9"}
     assert launch_environment(plan(TWO_HOSTS, 4), environment, num_cpus=64) == environment
     from_file = plan(LaunchOptions(launcher_arguments=("--config_file", "a.yaml")))
-    assert launch_environment(from_file, {}, num_cpus=64) == {}
+    assert launch_environment(from_file, {}, num_cpus=64) == PATIENT
 
 
 def test_several_machines_meet_at_an_address_and_a_port() -> None:

@@ -14,6 +14,7 @@ from tests.story import LORA, PACKED, UNFROZEN, metrics, train, write_run
 from tests.tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finetune.attempt.state import read_state
 from finetune.errors import ConfigError, DataError
 
 
@@ -172,6 +173,9 @@ def test_a_signal_saves_a_checkpoint_that_the_next_run_goes_on_from(
 
     assert process.returncode == exit_code, output
     assert f"stopped by {number.name} after step" in output
+    state = read_state(config_file.parent / "out")
+    assert state is not None
+    assert (state.status, state.exit_code, state.retryable) == ("stopped", exit_code, True)
     step = max(int(path.name.split("-")[1]) for path in (config_file.parent / "out").glob("checkpoint-*"))
     out = train(
         config_file,
@@ -180,6 +184,7 @@ def test_a_signal_saves_a_checkpoint_that_the_next_run_goes_on_from(
         "--evals_per_epoch=null",
         "--auto_resume_from_checkpoints=true",
         f"--max_steps={step + 2}",
+        allowed=["num_epochs", "max_steps"],
     )
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [*range(1, step + 3)]
@@ -191,9 +196,9 @@ def test_a_run_does_not_go_on_with_other_data(config_file: Path) -> None:
     rows.write_text(rows.read_text().replace("Oslo", "Bergen"))
 
     with pytest.raises(DataError) as caught:
-        train(config_file, *LORA, "--save_steps=1", "--auto_resume_from_checkpoints=true", "--max_steps=4")
+        train(config_file, *LORA, "--save_steps=1", "--auto_resume_from_checkpoints=true", "--max_steps=2")
 
-    said = "belongs to a run on other samples (32 of them, now 32): a data file, the tokenizer or the code"
+    said = "belongs to a run on other samples (32 of them, now 32): a data file, the tokenizer, an option or the code"
     assert str(caught.value).startswith(f"{first / 'checkpoint-2'} {said}")
 
 

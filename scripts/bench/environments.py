@@ -22,13 +22,24 @@ class Peer:
     """Packages that come with it and do not load beside the CPU build of torch; nothing here needs them."""
     remark: str = ""
     """Why its labels differ from ours, where they do."""
+    trains: str = ""
+    """Script in peers/ that trains with it."""
+    needs: tuple[str, ...] = ()
+    """Packages that it takes for training and does not bring."""
 
 
 LINE_END = "its chatml trains the line end behind each answer's `<|im_end|>`, which the others leave out"
 
 PEERS = (
-    Peer("TRL", "trl", "trl_rows.py"),
-    Peer("LLaMA-Factory", "llamafactory", "llamafactory_rows.py", ("torchvision", "torchaudio"), LINE_END),
+    Peer("TRL", "trl", "trl_rows.py", trains="trl_train.py", needs=("peft",)),
+    Peer(
+        "LLaMA-Factory",
+        "llamafactory",
+        "llamafactory_rows.py",
+        ("torchvision", "torchaudio"),
+        LINE_END,
+        "llamafactory_train.py",
+    ),
     Peer("Axolotl", "axolotl", "axolotl_rows.py"),
 )
 
@@ -48,7 +59,7 @@ def install(peer: Peer, folder: Path) -> Installed | str:
     torch = importlib.metadata.version("torch").split("+")[0]
     steps = [
         [sys.executable, "-m", "venv", str(folder / peer.package)],
-        [str(python), "-m", "pip", "install", "--quiet", f"torch=={torch}", peer.package],
+        [str(python), "-m", "pip", "install", "--quiet", f"torch=={torch}", peer.package, *peer.needs],
     ]
     if peer.unwanted:
         steps.append([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *peer.unwanted])
@@ -60,6 +71,9 @@ def install(peer: Peer, folder: Path) -> Installed | str:
     found = _versions(python)
     if peer.package not in found:
         return f"is not in {python.parent.parent}; remove that folder to install it again"
+    absent = [name for name in peer.needs if name not in found]
+    if absent:
+        return f"{python.parent.parent} is without {', '.join(absent)}; remove that folder to install it again"
     return Installed(peer, python, f"{peer.name} {_words(found, peer.package)}")
 
 

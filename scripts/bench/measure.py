@@ -1,4 +1,4 @@
-"""Run a command on one core; measure its time, its CPU time, and the memory of its whole process tree."""
+"""Run a command; measure its time, its CPU time, and its memory."""
 
 import os
 import subprocess
@@ -30,6 +30,17 @@ class Run:
     """Largest sum of the tree's proportional set sizes: shared pages count once."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """What one training cost."""
+
+    started: float
+    """Seconds since 1970."""
+    cpu_seconds: float
+    peak_mb: float
+    """Largest resident set."""
+
+
 class RunFailedError(Exception):
     """The command did not end well; the message has its last lines."""
 
@@ -51,10 +62,26 @@ def run(command: Sequence[str | Path], log: Path, environment: Mapping[str, str]
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         watcher.stop()
-    if process.returncode:
-        lines = log.read_text(errors="replace").strip().splitlines()
-        raise RunFailedError(f"exit code {process.returncode}: {' / '.join(lines[-3:])}")
+    _refuse(process.returncode, log)
     return Run(seconds, usage.ru_utime + usage.ru_stime, watcher.peak / 1e6)
+
+
+def run_training(command: Sequence[str | Path], log: Path, threads: int) -> Training:
+    """Run ``command`` with ``threads``, unwatched: looking at gigabytes takes time.  Raises RunFailedError."""
+    environment = {**os.environ, **ONE_THREAD, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with log.open("w") as output:
+        started = time.time()
+        process = subprocess.Popen(list(command), stdout=output, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    _refuse(process.returncode, log)
+    return Training(started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
+
+
+def _refuse(exit_code: int, log: Path) -> None:
+    if exit_code:
+        lines = log.read_text(errors="replace").strip().splitlines()
+        raise RunFailedError(f"exit code {exit_code}: {' / '.join(lines[-3:])}")
 
 
 class _MemoryWatcher(threading.Thread):

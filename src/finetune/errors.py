@@ -14,11 +14,43 @@ The tree::
     └── Stopped             75 or 130: stopped on request after a checkpoint was saved
 
 A message says what happened, where, what is allowed, and what to do about it.  Only ``finetune.cli``
-prints errors and turns them into exit codes.
+prints errors and turns them into exit codes; :data:`EXIT_CODES` says what each means.
 """
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ExitCode:
+    """What an exit code means to the script that gets it."""
+
+    meaning: str
+    status: str
+    """Of the run, in ``run.json``."""
+    retryable: bool
+    """Whether the same command with --resume may do better, nothing else changed."""
+    hint: str
+    """What to do about it."""
+
+
+_GO_ON = "start the same command with --resume"
+EXIT_CODES = {
+    0: ExitCode("done", "finished", False, ""),
+    1: ExitCode("a fault of finetune itself, or of an evaluation", "failed", False, "--debug shows the traceback"),
+    2: ExitCode("the configuration, the command line or the output folder", "failed", False, "change what it names"),
+    3: ExitCode("the data", "failed", False, "mend the rows that it names"),
+    4: ExitCode("the model, the tokenizer or the hub", "failed", False, "check the name, the files and the access"),
+    5: ExitCode("a device, its memory or a missing library", "failed", False, "ask for less, or use another machine"),
+    6: ExitCode("training that learns nothing or went to NaN", "failed", False, "change what it names, then resume"),
+    7: ExitCode("a checkpoint, a cache or a full disk", "failed", True, f"make room, then {_GO_ON}"),
+    8: ExitCode("a process of the group ended", "failed", True, _GO_ON),
+    75: ExitCode("stopped by a signal, with a new checkpoint", "stopped", True, _GO_ON),
+    130: ExitCode("stopped by Ctrl-C; the message says whether a checkpoint was saved", "stopped", True, _GO_ON),
+    143: ExitCode("stopped by a signal before anything new could be saved", "stopped", True, _GO_ON),
+}
+"""Exit code of ``finetune train`` to its meaning.  A launcher of the user's own hides it; ``run.json`` has it."""
 
 
 class FinetuneError(Exception):

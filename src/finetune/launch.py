@@ -17,6 +17,12 @@ MARKS = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION")
 DEFAULT_PORT = 29500
 """Where several machines meet unless told otherwise: the port that both launchers document."""
 
+SHUTDOWN_S = 3600
+"""Seconds that a launcher leaves its processes to save and end after a signal; a second signal ends them at once."""
+
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+"""What a launcher passes on: its own list, and what SLURM sends with ``--signal=USR1@300``."""
+
 OWN_OPTIONS = {
     "num_processes": "--num-processes",
     "nproc_per_node": "--num-processes",
@@ -120,13 +126,16 @@ def launch_command(plan: LaunchPlan, arguments: Sequence[str], module: str = "fi
 
 
 def launch_environment(plan: LaunchPlan, environment: Mapping[str, str], num_cpus: int) -> dict[str, str]:
-    """Return ``environment`` with this machine's processors shared out among its processes.
+    """Return ``environment`` with this machine's processors shared out among its processes, and time to stop.
 
-    Both launchers would give each process a single thread, which makes an optimizer in CPU memory crawl.
+    Both launchers would give each process a single thread, which makes an optimizer in CPU memory crawl.  They would
+    also kill a process 30 seconds after a signal, in the middle of a long step or a large checkpoint, and be killed
+    themselves by the signal that SLURM calls a warning.
     """
+    patient = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S), "PET_SIGNALS_TO_HANDLE": SIGNALS, **environment}
     if _from_file(plan.options):
-        return dict(environment)
-    return {"OMP_NUM_THREADS": str(max(1, num_cpus // plan.num_local)), **environment}
+        return patient
+    return {"OMP_NUM_THREADS": str(max(1, num_cpus // plan.num_local)), **patient}
 
 
 def _accelerate_flags(plan: LaunchPlan) -> list[str]:

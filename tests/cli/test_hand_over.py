@@ -68,13 +68,23 @@ def test_with_debug_the_launcher_speaks_too(capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr().err == "a long traceback\nfinetune: no model\n"
 
 
-def test_who_was_killed_is_said_beside_the_word_of_another(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    said = 'printf "8\\nfinetune: another process ended" > "$FINETUNE_FAILURE_FILE"; '
-    assert hand_over(shell(said + KILLED), os.environ, log_dir=tmp_path) == 8
-    assert capfd.readouterr().err == (
-        "finetune: another process ended\n"
-        f"The launcher saw that process 3 was ended by SIGKILL. What libraries said is in {tmp_path}: debug*.log\n"
-    )
+@pytest.mark.parametrize("code", [8, 143], ids=["who lost its partner", "who the launcher ended then"])
+def test_who_was_killed_is_said_in_place_of_the_words_of_others(tmp_path: Path, code: int) -> None:
+    said = f'printf "{code}\\nfinetune: another process ended" > "$FINETUNE_FAILURE_FILE"; '
+    with pytest.raises(LaunchError, match="process 3 was ended by SIGKILL without a word of its own"):
+        hand_over(shell(said + KILLED), os.environ, log_dir=tmp_path)
+
+
+def test_where_the_launcher_saw_no_signal_the_process_that_lost_its_partner_speaks(tmp_path: Path) -> None:
+    said = 'printf "8\\nfinetune: another process ended" > "$FINETUNE_FAILURE_FILE"; exit 1'
+    with pytest.raises(LaunchError, match=r"^another process ended$"):
+        hand_over(shell(said), os.environ, log_dir=tmp_path)
+
+
+def test_the_killed_process_is_found_behind_one_that_the_launcher_saw_first() -> None:
+    report = "Failures:\n rank : 1\n exitcode : -9\nRoot Cause\n rank : 0\n exitcode : 1"
+    assert ended_by_signal(report) == "process 1 was ended by SIGKILL"
+    assert ended_by_signal("Root Cause\n rank : 0\n exitcode : -15") is None, "the launcher's own"
 
 
 def test_who_was_killed_is_said_where_nobody_else_speaks(tmp_path: Path) -> None:
@@ -121,10 +131,24 @@ def test_each_signal_reaches_the_launcher_once(name: str, tmp_path: Path) -> Non
     wait_for(ready)
     os.killpg(process.pid, signal.Signals[f"SIG{name}"])
     wait_for(log)
-    time.sleep(0.3)
+    time.sleep(0.5)
     assert log.read_text() == "got\n"
     os.killpg(process.pid, signal.Signals[f"SIG{name}"])
     assert process.wait(timeout=20) == 130
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("TERM", 143), ("INT", 130), ("USR1", 143)])
+def test_a_signal_before_any_process_could_save_is_a_stop_and_no_failure(
+    name: str, exit_code: int, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    script = f'trap - TERM INT USR1; echo > "{ready}"; exec sleep 20'
+    process = subprocess.Popen([sys.executable, "-c", PARENT, script], stderr=subprocess.PIPE, text=True)
+    wait_for(ready)
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == exit_code
+    assert error.startswith(f"finetune: stopped by SIG{name} before anything new was saved.")
 
 
 def test_a_launcher_does_not_outlive_the_command_that_started_it(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ except CheckpointError as error: print(error)
 
 def test_a_disk_that_takes_no_more_is_named_and_left_clean(tmp_path: Path) -> None:
     message, _ = run(FULL_DISK, tmp_path).communicate(timeout=60)
-    assert message.startswith(f"dataset_prepared_path: {tmp_path} cannot take the prepared data (File too large); ")
-    assert "GB are free there; set dataset_prepared_path" in message
+    assert message.startswith(f"{tmp_path} cannot take the prepared data (File too large): ")
+    assert "GB are free there; free some space, or set dataset_prepared_path" in message
     assert names(tmp_path) == [".lock-key"]
 
 
@@ -230,7 +230,7 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         build_once(tmp_path, "key", build)
     message = str(caught.value)
-    assert message.startswith(f"dataset_prepared_path: {tmp_path} cannot take the prepared data (No space left on ")
+    assert message.startswith(f"{tmp_path} cannot take the prepared data (No space left on device): ")
     assert message.endswith(
         "GB are free there; free some space, or set dataset_prepared_path to a folder that has room"
     )

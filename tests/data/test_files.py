@@ -1,10 +1,10 @@
-"""Hashes that see damage, writes that last, sizes that people read."""
+"""Hashes that see damage, and writes that last."""
 
 from pathlib import Path
 
 import pytest
 
-from finetune.data.files import file_digest, size_text, sync, write_synced
+from finetune.data.files import file_digest, sync, write_synced
 
 
 def test_each_byte_of_a_file_counts(tmp_path: Path) -> None:
@@ -24,10 +24,3 @@ def test_a_folder_can_be_forced_to_disk_too(tmp_path: Path) -> None:
     sync(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "absent")
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"), [(0, "0 MB"), (5e5, "0 MB"), (12_300_000, "12 MB"), (4.12e9, "4.1 GB"), (2e12, "2,000.0 GB")]
-)
-def test_sizes_are_short(num_bytes: float, text: str) -> None:
-    assert size_text(num_bytes) == text

@@ -34,7 +34,7 @@ def test_a_folder_without_room_is_refused_with_what_is_needed(tmp_path: Path) ->
     free = shutil.disk_usage(tmp_path).free
     with pytest.raises(CheckpointError) as caught:
         refuse_full_disk(tmp_path, 7_500_000_000_000_000)
-    assert str(caught.value).startswith(f"dataset_prepared_path: {tmp_path} has {str(free)[:1]}")
+    assert str(caught.value).startswith(f"{tmp_path} has {str(free)[:1]}")
     assert str(caught.value).endswith(
         "B free, and the prepared data needs about 7,500,000.0 GB; free some space, or set dataset_prepared_path to "
         "a folder that has room"

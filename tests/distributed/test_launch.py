@@ -10,6 +10,8 @@ import yaml
 from tests.distributed.launches import ENDLESS, SHORT, finish, kill_rank, run, start, wait_for_steps
 from tests.distributed.runs import metrics
 
+from finetune.attempt.state import read_state
+
 TRAIN = ("-m", "finetune", "train")
 ACCELERATE_CONFIG = {
     "compute_environment": "LOCAL_MACHINE",
@@ -92,11 +94,14 @@ def test_a_stop_is_passed_on_and_reported_as_one(run_config: Path, tmp_path: Pat
     out = tmp_path / "out"
     process = start(*TRAIN, run_config, "--launcher", "torchrun", "--num-processes", 2, *ENDLESS, "--output_dir", out)
     wait_for_steps(process, out, 3)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGUSR1)
     exit_code, output = finish(process)
     assert exit_code == 75, output
-    assert output.count("stopped by SIGTERM after step") == 1
+    assert output.count("stopped by SIGUSR1 after step") == 1
     assert list(out.glob("checkpoint-*/model.safetensors"))
+    state = read_state(out)
+    assert state is not None
+    assert (state.status, state.exit_code, state.last_checkpoint) == ("stopped", 75, f"checkpoint-{state.step}")
 
 
 def test_a_process_that_is_killed_ends_the_run_with_8(run_config: Path, tmp_path: Path) -> None:
@@ -106,9 +111,12 @@ def test_a_process_that_is_killed_ends_the_run_with_8(run_config: Path, tmp_path
     kill_rank(process, 1)
     exit_code, output = finish(process)
     assert exit_code == 8, output
-    assert (
-        "The launcher saw that process 1 was ended by SIGKILL" in output or "process 1 was ended by SIGKILL" in output
-    )
+    assert "process 1 was ended by SIGKILL without a word of its own" in output
+    state = read_state(out)
+    assert state is not None
+    assert state.error is not None
+    assert (state.status, state.exit_code, state.retryable) == ("failed", 8, True)
+    assert "process 1 was ended by SIGKILL" in state.error.message
     assert "Traceback" not in output
     assert "Root Cause" in (out / "debug-launcher.log").read_text()
 

@@ -5,7 +5,8 @@ import torch
 
 from finetune.config.training import TrainingSection
 from finetune.errors import HardwareError
-from finetune.model.precision import choose_precision, cpu_has_bf16
+from finetune.model.precision import choose_precision
+from finetune.model.processor import cpu_has_bf16
 
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
 

@@ -1,48 +1,17 @@
-"""Health and stopping, without a training run around them (test_train.py has those)."""
+"""The record of metrics, without a training run around it (test_train.py has those)."""
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
-import torch
-from tests.training.sections import ALONE
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from finetune.errors import HealthError, Stopped
-from finetune.training.callbacks import HealthCallback, MetricsCallback, StopCallback
+from finetune.training.callbacks import MetricsCallback
 
 
 @pytest.fixture
 def arguments(tmp_path: Path) -> TrainingArguments:
     return TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_update(
-    arguments: TrainingArguments, value: float
-) -> None:
-    model = torch.nn.Linear(2, 2)
-    model.weight.grad = torch.tensor([[1.0, value], [0.0, 0.0]])
-
-    with pytest.raises(HealthError, match=r"step 8: the gradient norm is (nan|inf); the step was not taken"):
-        HealthCallback().on_pre_optimizer_step(arguments, TrainerState(global_step=7), TrainerControl(), model=model)
-
-
-def test_a_finite_gradient_passes_and_float16_leaves_overflows_to_its_scaler(arguments: TrainingArguments) -> None:
-    model = torch.nn.Linear(2, 2)
-    model.weight.grad = torch.ones(2, 2)
-    HealthCallback().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
-    model.weight.grad = torch.full((2, 2), float("inf"))
-    arguments.fp16 = True
-    HealthCallback().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
-
-
-def test_a_validation_loss_that_is_not_finite_is_said(arguments: TrainingArguments) -> None:
-    with pytest.raises(HealthError, match="step 5: the validation loss is nan; the weights are damaged"):
-        HealthCallback().on_evaluate(
-            arguments, TrainerState(global_step=5), TrainerControl(), metrics={"eval_loss": float("nan")}
-        )
 
 
 def test_each_logged_row_is_a_line(arguments: TrainingArguments, tmp_path: Path) -> None:
@@ -62,30 +31,3 @@ def test_a_resumed_run_writes_no_step_twice(arguments: TrainingArguments, tmp_pa
     MetricsCallback(path).on_train_begin(arguments, TrainerState(global_step=2), TrainerControl())
 
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
-
-
-def test_a_second_signal_ends_at_once_and_handlers_are_put_back(arguments: TrainingArguments, tmp_path: Path) -> None:
-    said: list[str] = []
-    before = signal.getsignal(signal.SIGTERM)
-    control = TrainerControl()
-    with StopCallback(said.append, ALONE) as callback:
-        signal.raise_signal(signal.SIGTERM)
-        callback.on_step_end(arguments, TrainerState(global_step=3), control)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-
-    assert control.should_save
-    assert control.should_training_stop
-    assert said == [
-        "SIGTERM: saving a checkpoint after this step (or evaluation), then stopping; once more ends at once"
-    ]
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_run_that_was_stopped_says_how_to_go_on(arguments: TrainingArguments, tmp_path: Path) -> None:
-    callback = StopCallback(lambda _: None, ALONE)
-    callback.received = signal.SIGTERM
-
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM after step 3 of 9; .*checkpoint-3 is saved\. .* --resume"):
-        callback.raise_if_stopped(3, 9, tmp_path)
-    callback.raise_if_stopped(9, 9, tmp_path)

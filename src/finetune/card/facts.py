@@ -65,6 +65,8 @@ class Hyperparameters:
     distributed_type: str | None = None
     """``multi-GPU``, ``multi-CPU`` …; None for one process."""
     num_devices: int = 1
+    changes: tuple[str, ...] = ()
+    """What was changed when a resumed run went on, ``after step N: key: old -> new``."""
 
     @property
     def total_train_batch_size(self) -> int:
@@ -97,6 +99,16 @@ class Machine:
     """Seconds from the first step to the last, evaluations and checkpoints included."""
     tokens_per_second: float | None = None
     """Tokens of training samples per second of runtime_s, over all devices."""
+    step_time: float | None = None
+    """Seconds of an optimizer step."""
+    data_wait: float | None = None
+    """Of these, seconds until its batches were there."""
+    step_tokens_per_second: float | None = None
+    """Tokens per second of the steps alone, without evaluations and checkpoints, over all devices."""
+    trained_tokens_per_second: float | None = None
+    """Of these, the ones that the loss is made of."""
+    mfu: float | None = None
+    """Share of the device's peak that the model's own operations took; None where the peak is unknown."""
     peak_memory_bytes: int | None = None
     """On the first device; of the whole process on a CPU."""
 

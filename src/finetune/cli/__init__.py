@@ -14,17 +14,19 @@ from typing import NoReturn
 import click
 
 from finetune import __version__
+from finetune.attempt.outcome import lost_peer
 from finetune.cli.console import DEBUG
 from finetune.cli.failure import tell_failure
-from finetune.cli.peers import lost_peer
 from finetune.errors import FinetuneError, nearest
 
 COMMANDS = {
     "train": ("finetune.cli.train", "Train a model as a YAML file says."),
     "preprocess": ("finetune.cli.preprocess", "Tokenize the data and report what was kept, cut and masked."),
     "validate": ("finetune.cli.validate", "Check a YAML file and print it with every default."),
+    "estimate": ("finetune.cli.estimate", "Tell the memory that a run needs, and what makes it fit."),
     "evaluate": ("finetune.cli.evaluate", "Measure loss and benchmark tasks, and compare with the base."),
     "card": ("finetune.cli.card", "Write the model card of a run anew from what it recorded."),
+    "verify-resume": ("finetune.cli.verify_resume", "Show that a killed run goes on as if nothing had happened."),
     "merge-lora": ("finetune.cli.merge_lora", "Merge a trained adapter into its base model."),
     "chat": ("finetune.cli.chat", "Talk to a model as it was trained to be asked."),
     "push": ("finetune.cli.push", "Upload a result and its card to the hub."),

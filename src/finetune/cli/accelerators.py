@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from finetune.cli.importing import heavy_imports
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ANSWER_S = 30
 """A driver that was asleep takes seconds to answer; a broken one never does."""
@@ -15,7 +17,8 @@ def count_accelerators() -> int:
         return 0
     listing = _ask_driver()
     if listing is None:
-        import torch
+        with heavy_imports():
+            import torch
 
         return torch.cuda.device_count()
     return num_visible(listing, os.environ.get(VISIBLE))

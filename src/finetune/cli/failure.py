@@ -7,6 +7,7 @@ text in a file, and :mod:`finetune.cli.hand_over`, which called the launcher, sa
 import os
 import sys
 from pathlib import Path
+from typing import IO
 
 from finetune.cli.peers import speaks_for_all
 
@@ -14,10 +15,15 @@ FAILURE_FILE = "FINETUNE_FAILURE_FILE"
 """Environment variable: the file that the first process to fail writes into."""
 
 
-def tell_failure(text: str, exit_code: int) -> None:
-    """Say why this process ends with ``exit_code``, unless another process of the run was first."""
+def tell_failure(text: str, exit_code: int, stream: IO[str] | None = None) -> None:
+    """Say why this process ends with ``exit_code``, unless another process of the run was first.
+
+    ``stream`` is the terminal where standard error leads elsewhere.
+    """
     if not _leave(text, exit_code) and speaks_for_all():
-        sys.stderr.write(text.rstrip("\n") + "\n")
+        stream = stream or sys.stderr
+        stream.write(text.rstrip("\n") + "\n")
+        stream.flush()
 
 
 def read_failure(file: Path) -> tuple[int, str] | None:

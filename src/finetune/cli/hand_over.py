@@ -1,32 +1,31 @@
 """Handing a run to a launcher: start it, pass signals on to it, and end as its processes ended."""
 
-import ctypes
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import click
 
+from finetune.attempt.signals import ECHO_S, SignalWatch, unsaved_code
 from finetune.cli.failure import FAILURE_FILE, read_failure
+from finetune.cli.orphans import end_with_parent
 from finetune.errors import FinetuneError, LaunchError
-
-PR_SET_PDEATHSIG = 1
-"""``prctl``'s name for it, in linux/prctl.h."""
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 LOG = "debug-launcher.log"
 """File of ``output_dir`` with what the launcher itself says, mostly a traceback through its own code."""
 
-PUZZLING = (FinetuneError.exit_code, LaunchError.exit_code)
-"""Exit codes of failures whose reason may stand elsewhere than in the text that goes with them."""
+STOPS = (75, 130, 143)
+"""Exit codes of processes that a signal ended, perhaps one of the launcher's own."""
+
+LEFT = "The last checkpoint, if there is one, is whole: go on with the same command and --resume"
 
 
 def hand_over(
@@ -38,42 +37,51 @@ def hand_over(
     such a folder by then; None lets them through to the terminal.  ``meeting`` is where several machines meet.
 
     Raises:
-        LaunchError: it failed, and none of its processes here said why.
+        LaunchError: it failed, and none of its processes here said why, or only that another one was lost.
     """
     with tempfile.TemporaryDirectory(prefix="finetune-") as folder:
         failure, words = Path(folder, "failure"), Path(folder, LOG)
         with words.open("wb") as file:
-            exit_code = _run(command, {**environment, FAILURE_FILE: str(failure)}, None if log_dir is None else file)
+            exit_code, passed_on = _run(
+                command, {**environment, FAILURE_FILE: str(failure)}, None if log_dir is None else file
+            )
         report = words.read_text(encoding="utf-8", errors="replace")
         said = read_failure(failure)
     kept = _keep(report, log_dir)
     if exit_code == 0:
         return 0
-    if said:
+    ended = ended_by_signal(report)
+    if passed_on and (said is None or said[0] == LaunchError.exit_code):
+        click.echo(f"finetune: stopped by {passed_on[0].name} before anything new was saved. {LEFT}", err=True)
+        return unsaved_code(passed_on[0])
+    if said and said[0] != LaunchError.exit_code and not (said[0] in STOPS and ended and not passed_on):
         exit_code, text = said
         click.echo(text, err=True)
-        if kept and exit_code in PUZZLING:
-            ended = ended_by_signal(report)
-            saw = f"The launcher saw that {ended}. " if ended else ""
-            click.echo(f"{saw}What libraries said is in {kept.parent}: debug*.log", err=True)
+        if kept and exit_code == FinetuneError.exit_code:
+            click.echo(f"What libraries said is in {kept.parent}: debug*.log", err=True)
         return exit_code
-    if exit_code == 2:  # the launcher refused its options, and has said which
+    if exit_code == 2 and not said:  # the launcher refused its options, and has said which
         click.echo(report, err=True, nl=False)
         return 2
+    if said and not ended:
+        raise LaunchError(said[1].removeprefix("finetune: "))
     raise LaunchError(_unexplained(report, kept, meeting))
 
 
 def ended_by_signal(report: str) -> str | None:
-    """Return which process a signal ended first, from the summary at the end of a launcher's report; None for none.
+    """Return which process a signal ended, from the summary at the end of a launcher's report; None for none.
 
-    The summary is that of ``torch.distributed.elastic``'s ``ChildFailedError``.
+    The summary is that of ``torch.distributed.elastic``'s ``ChildFailedError``.  Its "root cause" is whichever process
+    it saw first, and one that lost its partner can be seen before the one that was killed.
     """
-    found = re.search(r"Root Cause.*?rank\s*: (\d+).*?exitcode\s*: -(\d+)", report, re.DOTALL)
-    if not found:
+    listed = re.findall(r"rank\s*: (\d+)[^\n]*\n\s*exitcode\s*: -(\d+)", report)
+    by_itself = [(rank, number) for rank, number in listed if int(number) != signal.SIGTERM]
+    if not by_itself:
         return None
+    rank, number = by_itself[0]
     with suppress(ValueError):
-        return f"process {found[1]} was ended by {signal.Signals(int(found[2])).name}"
-    return f"process {found[1]} was ended by signal {found[2]}"
+        return f"process {rank} was ended by {signal.Signals(int(number)).name}"
+    return f"process {rank} was ended by signal {number}"
 
 
 def _keep(report: str, log_dir: Path | None) -> Path | None:
@@ -101,41 +109,42 @@ def _unexplained(report: str, kept: Path | None, meeting: str | None) -> str:
     ended = ended_by_signal(report) or "a process of this run ended"
     return (
         f"{ended} without a word of its own; see {where}. SIGKILL (exitcode -9) is mostly the machine running out of "
-        "memory; on several machines, see what the others say"
+        f"memory; on several machines, see what the others say. {LEFT}"
     )
 
 
-def _end_with_parent() -> None:
-    """In the new process: ask the kernel for a SIGTERM when the one that started it dies, by SIGKILL for instance."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _run(command: Sequence[str], environment: Mapping[str, str], stderr: IO[bytes] | None) -> int:
-    """Run a command to its end; signals that reach this process reach it, each once."""
-    early: list[int] = []
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], stderr: IO[bytes] | None
+) -> tuple[int, list[signal.Signals]]:
+    """Run a command to its end; return its exit code, and the signals that reached this process and so reached it."""
+    passed_on: list[signal.Signals] = []
     process: subprocess.Popen[bytes] | None = None
+    last = 0.0
+    starting = threading.Lock()
 
-    def forward(number: int, _: FrameType | None) -> None:
-        if process is None:
-            early.append(number)
-        else:
-            process.send_signal(number)
+    def forward(number: signal.Signals) -> None:
+        nonlocal last
+        now = time.monotonic()
+        with starting:
+            if passed_on and now - last < ECHO_S:
+                return
+            last = now
+            passed_on.append(number)
+            if process is not None:
+                process.send_signal(number)
 
-    ignored = [number for number in FORWARDED if signal.getsignal(number) is signal.SIG_IGN]  # nohup
-    previous = {number: signal.signal(number, forward) for number in FORWARDED if number not in ignored}
-    try:
+    with SignalWatch(forward):
         # a session of its own: Ctrl-C goes to every process of the terminal, and twice means "at once"
-        process = subprocess.Popen(
+        started = subprocess.Popen(
             command,
             env=dict(environment),
             stderr=stderr,
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here yet
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - it calls the kernel alone
         )
-        for number in early:
-            process.send_signal(number)
+        with starting:
+            process = started
+            for number in passed_on:
+                process.send_signal(number)
         exit_code = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    return exit_code if exit_code >= 0 else 128 - exit_code
+    return exit_code if exit_code >= 0 else 128 - exit_code, passed_on

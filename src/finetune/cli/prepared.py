@@ -41,6 +41,8 @@ def say_steps(config: "RunConfig", data: "PreparedData") -> None:
     from finetune.training.cadence import plan_cadence
 
     training, num_processes = config.training, this_process().world_size
+    if training.micro_batch_size_auto:
+        return  # training decides it, and says the steps then
     rows = data.packing.num_bins if data.packing else len(data.train)
     batches = -(-rows // (training.micro_batch_size * num_processes))
     steps = plan_cadence(training, batches, has_validation=data.validation is not None).steps_per_epoch

@@ -42,6 +42,8 @@ class Terminal:
     """What a run talks to."""
 
     console: "Console"
+    errors: IO[str]
+    """Where the last words of a process go: the terminal's standard error."""
     keep_log: Callable[[Path], None]
     """To be called with ``output_dir`` once it is this run's own: what libraries say is kept in it."""
 
@@ -68,12 +70,12 @@ def open_terminal(place: "ProcessPlace", *, debug: bool) -> Iterator[Terminal]:
         with ExitStack() as stack:
             if place.world_size > 1:
                 stack.enter_context(_ranked_lines(place.rank))
-            yield Terminal(Console(soft_wrap=True), lambda output_dir: None)
+            yield Terminal(Console(soft_wrap=True), sys.stderr, lambda output_dir: None)
         return
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with _turned_streams() as (log, terminal), _library_errors(terminal[1]) if place.is_main else ExitStack():
         console = Console(soft_wrap=True, file=terminal[0], quiet=not place.is_main)
-        yield Terminal(console, lambda output_dir: log.keep(output_dir / log_name(place)))
+        yield Terminal(console, terminal[1], lambda output_dir: log.keep(output_dir / log_name(place)))
 
 
 class _Log:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from finetune.config.batch import AUTO, BatchSplit
 from finetune.config.section import Section, key
 from finetune.errors import nearest
 
@@ -49,12 +50,12 @@ class TrainingSection(Section):
     """Folder for weights, checkpoints, metrics and the card."""
     seed: int = key(42, affects="training", ge=0, le=2**32 - 1)
     """Seed of shuffling, initialisation and dropout."""
-    micro_batch_size: int = key(affects="training", unit="samples per device and step", ge=1)
-    """Samples (packed: sequences) in one forward pass; default 1, or batch_size / gradient_accumulation_steps."""
-    gradient_accumulation_steps: int = key(affects="training", unit="forward passes", ge=1)
+    micro_batch_size: BatchSplit = key(affects="training", unit="samples per device and step")
+    """Samples (packed: sequences) in one pass; default 1, or the quotient of the next two; auto: as many as fit."""
+    gradient_accumulation_steps: BatchSplit = key(affects="training", unit="forward passes")
     """Forward passes per optimizer step; default 1, or batch_size / micro_batch_size."""
     batch_size: int = key(affects="training", unit="samples per device and optimizer step", ge=1)
-    """micro_batch_size x gradient_accumulation_steps; give any two of the three."""
+    """micro_batch_size x gradient_accumulation_steps: give any two; micro_batch_size: auto needs this one alone."""
     eval_batch_size: int = key(affects="nothing", unit="samples per device", ge=1)
     """Samples in one evaluation pass; default micro_batch_size."""
     num_epochs: float = key(1.0, affects="training", unit="epochs", gt=0)
@@ -95,8 +96,8 @@ class TrainingSection(Section):
     """float16 mixed precision with loss scaling (CUDA)."""
     tf32: bool = key(False, affects="training")
     """TensorFloat-32 matrix products in float32 code (CUDA)."""
-    gradient_checkpointing: bool = key(False, affects="nothing")
-    """Recompute activations in the backward pass: less memory, about a third more work."""
+    gradient_checkpointing: bool | Literal["auto"] = key(False, affects="nothing")
+    """Recompute activations in the backward pass: less memory, a third more work; auto: where they do not fit."""
     gradient_checkpointing_kwargs: dict[str, Any] = key(dict, affects="training")
     """Arguments of torch.utils.checkpoint (all but context_fn); default use_reentrant: false."""
 
@@ -132,8 +133,15 @@ class TrainingSection(Section):
     """Longest answer in the table of eval_table_size."""
     debug: bool = key(False, affects="nothing")
     """Show tracebacks and the messages of libraries; the same as --debug."""
+    skip_checks: bool = key(False, affects="nothing")
+    """Do not prove at the start what the run relies on; the same as --skip-checks."""
     strict: bool = key(False, affects="nothing")
     """Unknown keys are always refused, so both values mean the same."""
+
+    @property
+    def micro_batch_size_auto(self) -> bool:
+        """Whether micro_batch_size is still to be decided, and gradient_accumulation_steps with it."""
+        return self.micro_batch_size == AUTO
 
     @field_validator("learning_rate", mode="before")
     @classmethod
@@ -198,7 +206,14 @@ class TrainingSection(Section):
         ):
             if first in self.model_fields_set and second in self.model_fields_set:
                 raise ValueError(f"{first} and {second} exclude each other")
-        if self.batch_size != self.micro_batch_size * self.gradient_accumulation_steps:
+        if self.micro_batch_size_auto != (self.gradient_accumulation_steps == AUTO):
+            raise ValueError(
+                "gradient_accumulation_steps: micro_batch_size: auto decides it, so that batch_size is reached; leave "
+                "it out"
+            )
+        if not self.micro_batch_size_auto and (
+            self.batch_size != self.micro_batch_size * self.gradient_accumulation_steps
+        ):
             raise ValueError(
                 f"batch_size {self.batch_size} is not micro_batch_size {self.micro_batch_size} x "
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps}; leave one of the three out"

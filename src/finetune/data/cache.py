@@ -5,7 +5,6 @@ built in ``<root>/.building-<key>`` under a lock that the kernel releases when t
 stands under ``<key>`` was always finished once; the manifest shows what was damaged since.
 """
 
-import errno
 import fcntl
 import shutil
 import time
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from finetune.data.files import file_digest, size_text, sync, write_synced
+from finetune.data.files import file_digest, sync, write_synced
+from finetune.disk import no_room, storage_fault
 from finetune.errors import CheckpointError, DataError
 
 MANIFEST = "manifest.json"
@@ -155,17 +155,14 @@ def _writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fault = storage_fault(error)
+        if fault:
+            remedy = "free some space, or set dataset_prepared_path to a folder that has room"
+            raise no_room(root, "the prepared data", remedy, fault) from error
         raise CheckpointError(
             f"dataset_prepared_path: {root} cannot take the prepared data ({error.strerror or error}); "
-            f"{free_space(root)}{'free some space, or ' if full else ''}set dataset_prepared_path to a folder that "
-            f"{'has room' if full else 'can be written'}"
+            "set dataset_prepared_path to a folder that can be written"
         ) from error
-
-
-def free_space(root: Path) -> str:
-    """Return ``"1.2 GB are free there; "``, or nothing where ``root`` is no folder."""
-    return f"{size_text(shutil.disk_usage(root).free)} are free there; " if root.is_dir() else ""
 
 
 @contextmanager

@@ -190,6 +190,7 @@ class SupervisedCollator:
         ``trained_positions`` (``[num_trained]``) counts through the rows laid end to end and names exactly the
         positions whose next token is trained, ``trained_targets`` (``[num_trained]``) these tokens, and
         ``trained_counts`` (``[num_items]``) how many of them each item of the batch has, in its order.
+        ``trained_lengths`` are the tokens of each sample, plain numbers that no device has to be asked for.
         """
         batch = self.collator(items)
         labels = batch["labels"]
@@ -204,12 +205,17 @@ class SupervisedCollator:
             ends = np.cumsum([_num_tokens(item) for item in items])
             row = torch.from_numpy(np.searchsorted(ends, column.numpy(), side="right"))
         batch["trained_counts"] = torch.bincount(row, minlength=len(items))
+        batch["trained_lengths"] = tuple(length for item in items for length in _lengths(item))
         return batch
 
 
 def _num_tokens(item: Item) -> int:
     """Tokens of a sample, or of a bin of samples."""
-    return sum(_num_tokens(sample) for sample in item) if isinstance(item, list) else len(item["input_ids"])
+    return sum(_lengths(item))
+
+
+def _lengths(item: Item) -> list[int]:
+    return [len(sample["input_ids"]) for sample in (item if isinstance(item, list) else [item])]
 
 
 def _boundaries(lengths: list[int]) -> Batch:

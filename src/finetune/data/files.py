@@ -1,4 +1,4 @@
-"""Files that must last: hashed to find damage, forced to disk before they are named, and measured."""
+"""Files that must last: hashed to find damage, and forced to disk before they are named."""
 
 import os
 from pathlib import Path
@@ -28,8 +28,3 @@ def write_synced(path: Path, content: bytes) -> None:
     """Write a small file that is on disk when this returns."""
     path.write_bytes(content)
     sync(path)
-
-
-def size_text(num_bytes: float) -> str:
-    """Return ``"4.1 GB"``, or ``"12 MB"`` for less than one."""
-    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

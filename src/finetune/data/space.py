@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 
-from finetune.data.files import size_text
 from finetune.data.rows import LocatedRow
 from finetune.data.sources import FileSource, Source
-from finetune.errors import CheckpointError
+from finetune.disk import refuse_small_disk
 
 MIN_BYTES = 10**6
 """Less than this is not worth a refusal that may be wrong."""
@@ -35,10 +33,7 @@ def estimate_bytes(source: Source, rows: Iterable[LocatedRow], num_tokens: int) 
 
 
 def refuse_full_disk(root: Path, needed: int) -> None:
-    """Raise CheckpointError if ``needed`` bytes do not fit into the folder ``root``."""
-    free = shutil.disk_usage(root).free
-    if needed > max(free, MIN_BYTES):
-        raise CheckpointError(
-            f"dataset_prepared_path: {root} has {size_text(free)} free, and the prepared data needs about "
-            f"{size_text(needed)}; free some space, or set dataset_prepared_path to a folder that has room"
-        )
+    """Raise CheckpointError if ``needed`` bytes of prepared data do not fit into the folder ``root``."""
+    if needed > MIN_BYTES:
+        remedy = "free some space, or set dataset_prepared_path to a folder that has room"
+        refuse_small_disk(root, "the prepared data", remedy, needed=needed)

@@ -11,7 +11,8 @@ from finetune.config.model import ModelSection
 from finetune.config.run import RESOLVED
 from finetune.errors import ConfigError, ModelError
 from finetune.model.adapter_files import ADAPTER_CONFIG, adapter_base
-from finetune.model.precision import Precision, cpu_has_bf16, trained_dtype
+from finetune.model.precision import Precision, trained_dtype
+from finetune.model.processor import cpu_has_bf16
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,15 @@ from finetune.model.loss import Head, LogitShape, Maker, loss_and_gradients, sum
 
 Batch = dict[str, Any]
 
-LOSS_KEYS = ("labels", "logits_to_keep", "shift_labels", "trained_positions", "trained_targets", "trained_counts")
+LOSS_KEYS = (
+    "labels",
+    "logits_to_keep",
+    "shift_labels",
+    "trained_positions",
+    "trained_targets",
+    "trained_counts",
+    "trained_lengths",
+)
 """What a batch of :class:`finetune.data.collate.SupervisedCollator` says about the loss."""
 
 

@@ -8,7 +8,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from finetune.compat import keep_4bit_trainable_on_cpu
 from finetune.config.model import ModelSection
 from finetune.errors import ConfigError, ModelError, nearest
 from finetune.model.attention import Attention, settle_attention
@@ -56,7 +55,10 @@ def load_model(
         attention = Attention("eager", flatten=False, note=f"this model has no {attention.implementation} attention")
         network = _load_weights(base, attention.implementation, arguments)
         own = False
-    keep_4bit_trainable_on_cpu(network)
+    if model.load_in_4bit:
+        from finetune.compat import keep_4bit_trainable_on_cpu  # noqa: PLC0415 - bitsandbytes, for 4 bits alone
+
+        keep_4bit_trainable_on_cpu(network)
     return network, settle_attention(network, attention, precision) if own else attention
 
 
@@ -118,6 +120,12 @@ def _load_config(model: ModelSection, base: BaseModelSource) -> Any:
             base.name, revision=base.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{base.name}: this model is Python code that comes with it, which is not run. Once you have read it, "
+                "trust_remote_code: true runs it (with model_revision, the commit that you have read, for one of the "
+                "hub)"
+            ) from None
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{base.name}: its config.json cannot be used: {lines[0]}") from error
     if config.to_dict().get("quantization_config"):

@@ -13,17 +13,18 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config.model import ModelSection
+from finetune.disk import refuse_small_disk
 from finetune.errors import ModelError
 from finetune.model.base import BaseModelSource, find_base
 from finetune.model.merging.adapter import Adapter, read_adapter
 from finetune.model.merging.fold import make
 from finetune.model.merging.folder import (
     REPORT,
+    ROOM,
     copy_code,
     copy_record,
     published,
     refuse_existing,
-    refuse_full_disk,
     write_configs,
     write_index,
 )
@@ -157,7 +158,7 @@ def _plan(
     plan = make_plan(files, adapter, layout, vocabulary, request.dtype)
     if isinstance(plan, Plan):
         size = sum(recipe.shape.num_bytes for recipes in plan.files.values() for recipe in recipes)
-        refuse_full_disk(request.folder, size)
+        refuse_small_disk(request.folder, "the merged model", ROOM, needed=size)
     return plan
 
 

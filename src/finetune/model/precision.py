@@ -1,13 +1,12 @@
 """Which number format the arithmetic runs in."""
 
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from finetune.config.training import TrainingSection
 from finetune.errors import HardwareError
+from finetune.model.processor import cpu_has_bf16
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,3 @@ def trained_dtype(training: TrainingSection) -> torch.dtype:
     if training.bf16 is True:
         return torch.bfloat16
     return choose_precision(training.model_copy(update={"tf32": False})).compute_dtype
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 natively (AVX512-BF16, AMX, or Arm's BF16)."""
-    if platform.system() != "Linux":
-        return False
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)

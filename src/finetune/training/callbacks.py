@@ -1,22 +1,16 @@
-"""What happens around the steps: cadence, metrics, health, frozen rows, and stopping on request."""
+"""What happens around the steps: cadence, metrics and frozen rows."""
 
 import json
-import math
-import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune.errors import HealthError, Stopped
 from finetune.model.freeze import FrozenRows
 from finetune.training.cadence import Cadence
 from finetune.training.engine import Engine, check_engine
-from finetune.training.trainer import not_finite
 
 
 class CadenceCallback(TrainerCallback):  # type: ignore[misc]
@@ -58,36 +52,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]
             file.write(json.dumps(row) + "\n")
 
 
-class HealthCallback(TrainerCallback):  # type: ignore[misc]
-    """Stops a run whose gradient is not finite before it is applied, instead of logging zeros and going on.
-
-    Under float16 the gradient scaler finds overflows and skips their steps by itself, as it must now and then.
-    """
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
-    ) -> None:
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        if args.fp16 or not gradients:
-            return
-        norm = torch.nn.utils.get_total_norm(gradients).item()
-        if not math.isfinite(norm):
-            raise HealthError(not_finite("the gradient norm", norm, state.global_step + 1))
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
-    ) -> None:
-        loss = metrics.get("eval_loss", 0.0)
-        if not math.isfinite(loss):
-            raise HealthError(f"step {state.global_step}: the validation loss is {loss}; the weights are damaged")
-
-
 class EngineCallback(TrainerCallback):  # type: ignore[misc]
-    """Makes sure that the engine that was asked for trains, and gives each process its own dropout.
-
-    DeepSpeed keeps gradients to itself and applies them in its backward pass, so that a norm that is not finite shows
-    only afterwards: nothing more is saved then.
-    """
+    """Makes sure that the engine that was asked for trains, and gives each process its own dropout."""
 
     def __init__(self, engine: Engine, trainer: Trainer) -> None:
         self.engine = engine
@@ -96,16 +62,6 @@ class EngineCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         check_engine(self.engine, self.trainer.model_wrapped, args.world_size)
         torch.manual_seed(args.seed + self.engine.place.rank)  # a resumed run gets its own state back after this
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.engine.deepspeed is None or args.fp16:
-            return
-        norm = float(self.trainer.model_wrapped.get_global_grad_norm() or 0.0)
-        if not math.isfinite(norm):
-            raise HealthError(
-                f"step {state.global_step}: the gradient norm is {norm}, and DeepSpeed has taken the step; the last "
-                "checkpoint is whole. Lower learning_rate, add warmup_steps, or use bf16 in place of fp16"
-            )
 
 
 class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
@@ -122,71 +78,3 @@ class FrozenRowsCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self.rows.restore()
-
-
-class StopCallback(TrainerCallback):  # type: ignore[misc]
-    """Ctrl-C and SIGTERM save a checkpoint at the end of the step and stop; a second signal ends at once.
-
-    A signal to one process stops all of them at the same step.
-    """
-
-    EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}  # noqa: RUF012 - read only
-    ECHO_S = 5.0
-    """A launcher passes on what the terminal has sent to its processes already; within this time it is one request."""
-
-    def __init__(self, say: Callable[[str], None], engine: Engine) -> None:
-        self.say = say
-        self.engine = engine
-        self.received: signal.Signals | None = None
-        self._received_at = 0.0
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def raise_if_stopped(self, last_step: int, total_steps: int, output_dir: Path) -> None:
-        """Raise :class:`Stopped` (130 after Ctrl-C, 75 after SIGTERM) if a signal ended the run early."""
-        if self.received is not None and last_step < total_steps:
-            raise Stopped(
-                f"stopped by {self.received.name} after step {last_step} of {total_steps}; "
-                f"{output_dir / f'checkpoint-{last_step}'} is saved. Go on with the same command and --resume",
-                self.EXIT_CODES[self.received],
-            )
-
-    def __enter__(self) -> "StopCallback":
-        for number in self.EXIT_CODES:
-            self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._all_stop(args):
-            self._stop(control)
-            control.should_evaluate = False
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A signal that came during an evaluation needs no further step."""
-        if self._all_stop(args):
-            self._stop(control)
-
-    def _all_stop(self, args: TrainingArguments) -> bool:
-        """Whether any process got a signal; each takes it as its own."""
-        number = self.engine.largest(self.received or 0, args.device)
-        if number and self.received is None:
-            self.received = signal.Signals(number)
-            self._received_at = time.monotonic()
-        return bool(number)
-
-    def _stop(self, control: TrainerControl) -> None:
-        control.should_save = True
-        control.should_training_stop = True
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            if self.engine.place.launched and time.monotonic() - self._received_at < self.ECHO_S:
-                return
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)
-        self._received_at = time.monotonic()
-        plan = "saving a checkpoint after this step (or evaluation), then stopping; once more ends at once"
-        self.say(f"{self.received.name}: {plan}")

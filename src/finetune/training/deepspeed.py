@@ -5,12 +5,14 @@ import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.config.distributed import DistributedSection
 from finetune.config.training import TrainingSection
 from finetune.errors import ConfigError, nearest
-from finetune.model.precision import Precision
+
+if TYPE_CHECKING:  # it brings torch, which reading the file does not need
+    from finetune.model.precision import Precision
 
 SHIPPED = "deepspeed_configs"
 """Folder of the files that come with the project: in the wheel, or at the root of the repository."""
@@ -75,7 +77,7 @@ def _place(path: Path, error: ValueError) -> str:
 def resolve_deepspeed(
     found: tuple[Path, dict[str, Any]] | None,
     training: TrainingSection,
-    precision: Precision,
+    precision: "Precision",
     world_size: int,
     *,
     cpu: bool,
@@ -131,7 +133,7 @@ def _fill(settings: dict[str, Any], values: dict[str, tuple[str, float]]) -> Ite
         settings[name] = value
 
 
-def _fill_precision(settings: dict[str, Any], precision: Precision) -> Iterator[str]:
+def _fill_precision(settings: dict[str, Any], precision: "Precision") -> Iterator[str]:
     for name, enabled in (("bf16", precision.bf16), ("fp16", precision.fp16)):
         block = settings.setdefault(name, {})
         given = block.get("enabled", "auto")

@@ -1,7 +1,7 @@
 """Putting the Trainer together and running it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,16 @@ from finetune.data.prepare import PreparedData, StreamedData
 from finetune.model.build import Hardware, TrainableModel
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import Cadence, plan_cadence
-from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback, HealthCallback
+from finetune.training.callbacks import CadenceCallback, EngineCallback, FrozenRowsCallback
 from finetune.training.checkpoints.find import Found
 from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.checkpoints.space import estimate_needs
 from finetune.training.checkpoints.unpickled import weights_only
 from finetune.training.engine import Engine
+from finetune.training.health import HealthCallback
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
+from finetune.training.stopping import EvaluationCallback, StopCallback, is_owed
+from finetune.training.throughput import Throughput
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -57,6 +60,8 @@ class FitResult:
     """Validation loss of the weights that training ended with; None without validation data."""
     first_step: int = 0
     """Step of the checkpoint that this went on from; runtime_s counts from there."""
+    throughput: Throughput | None = None
+    """Speed of all its steps; None if it took none."""
 
 
 @dataclass(frozen=True)
@@ -146,17 +151,21 @@ def fit(
     plan: TrainingPlan,
     trainable: TrainableModel,
     batches: Batches,
-    callbacks: Sequence[TrainerCallback],
+    watch: Callable[[CausalTrainer], Sequence[TrainerCallback]],
     store: CheckpointStore,
     resume: Found | None,
 ) -> FitResult:
     """Train.  Checkpoints go into ``store``; the weights of the best evaluation are loaded at the end if asked.
 
+    ``watch`` makes further callbacks for the Trainer that it is given.
+
     Raises:
         CheckpointError: a checkpoint cannot be saved or read, or somebody else's has a name that this run needs.
     """
     first_step, total_steps = resume.step if resume else 0, plan.cadence.total_steps
-    needs = plan.engine.on_main(lambda: estimate_needs(trainable, training.optimizer, batches.tokenizer, plan.engine))
+    needs = plan.engine.on_main(
+        lambda: estimate_needs(trainable.model, trainable.stored, training.optimizer, batches.tokenizer, plan.engine)
+    )
     saves = plan.cadence.eval_at if training.save_strategy == "best" else plan.cadence.save_at
     store.prepare(needs, first_step, total_steps, saves)
     trainer = CausalTrainer(
@@ -174,20 +183,30 @@ def fit(
         callbacks=[
             CadenceCallback(plan.cadence),
             *([EpochCallback(plan.sampler)] if isinstance(plan.sampler, EvenSampler) else []),
-            HealthCallback(),
             *_own_callbacks(training, trainable),
-            *callbacks,
         ],
     )
     trainer.remove_callback(DefaultPrinter)
+    callbacks = watch(trainer)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.add_callback(EngineCallback(plan.engine, trainer))
+    trainer.add_callback(EvaluationCallback(plan.cadence, trainer))
+    # the last, so that it sees what the others have decided to save
+    checkpoint = resume.path if resume else None
+    trainer.add_callback(HealthCallback(plan.engine, trainer, trainable.hardware.precision, checkpoint))
     started = time.monotonic()
     with weights_only(deepspeed=plan.engine.deepspeed is not None):
         if resume and resume.step >= total_steps:
             trainer.load_finished(resume.path, total_steps)
+            _restore_rows(trainable)
+            if is_owed(plan.cadence, trainer.state):
+                trainer.evaluate()
         else:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-    if training.load_best_model_at_end:
+    _restore_rows(trainable)
+    is_stopped = any(isinstance(callback, StopCallback) and callback.stops for callback in callbacks)
+    if training.load_best_model_at_end and not is_stopped:
         trainer.evaluate()
     history = tuple(trainer.state.log_history)
     return FitResult(
@@ -197,7 +216,14 @@ def fit(
         total_steps=total_steps,
         eval_loss=next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
         first_step=first_step,
+        throughput=trainer.meter.rate(trainer.meter.whole),
     )
+
+
+def _restore_rows(trainable: TrainableModel) -> None:
+    """Put frozen rows back: a checkpoint of ZeRO's brings its own copy, in which they have decayed."""
+    if trainable.frozen_rows:
+        trainable.frozen_rows.restore()
 
 
 def _own_callbacks(training: TrainingSection, trainable: TrainableModel) -> list[TrainerCallback]:

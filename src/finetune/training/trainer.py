@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, Trainer, TrainerState
+from transformers import EvalPrediction, Trainer, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
 
-from finetune.errors import CheckpointError, HealthError
+from finetune.errors import CheckpointError
 from finetune.model.head import LossHead, split_batch
 from finetune.model.loss import sequence_losses, sum_by_row
 from finetune.training.checkpoints.find import verify
@@ -18,10 +18,16 @@ from finetune.training.checkpoints.manifest import DamagedError
 from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.sampler import FilledSampler
 from finetune.training.saving import check_weights, expect_weights
+from finetune.training.step import StepRecord
+from finetune.training.throughput import Meter
+
+
+class EvaluationStopped(Exception):  # noqa: N818 - it is a request fulfilled, not an error
+    """A signal asks not to wait for the end of an evaluation; a callback raises it between two batches."""
 
 
 class CausalTrainer(Trainer):  # type: ignore[misc]
-    """Trains like the HF Trainer, evaluates by token sums, and stops where a loss is not finite.
+    """Trains like the HF Trainer, evaluates by token sums, and keeps a record of the step under way.
 
     The Trainer's own evaluation averages the means of batches, so its loss depends on the batch size and on
     how rows fall into batches (transformers#39241).  Here each sequence contributes its summed loss and its number of
@@ -36,14 +42,18 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         training_sampler: Any,
         store: CheckpointStore,
         head: LossHead | None = None,
+        meter: Meter | None = None,
         **kwargs: Any,
     ) -> None:
+        self.control: TrainerControl
         super().__init__(*args, data_collator=data_collator, **kwargs)
         self.store = store
         self.training_sampler = training_sampler
         self.training_collator = data_collator
         self.validation_collator = validation_collator
         self.head = head
+        self.record = StepRecord()
+        self.meter = meter or Meter()
 
     @property
     def proven_head(self) -> LossHead | None:
@@ -58,6 +68,33 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.data_collator = self.training_collator
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate with random numbers apart: an iterator over batches draws a seed.
+
+        Otherwise dropout in the steps that follow would depend on how often is evaluated.
+        """
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            return super().evaluate(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log, evaluate and save where that is due; an evaluation that a signal ends is followed by the checkpoint."""
+        try:
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        except EvaluationStopped:
+            self.control.should_evaluate = False  # at the end of an epoch this is called again
+            self._save_checkpoint(model, trial)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the batches of one optimizer step; how long that takes and what is in them is measured."""
+        self.meter.ask()
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        self.meter.take(batches)
+        return batches, num_items_in_batch
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -65,16 +102,20 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Take one forward pass; refuse a loss that is not finite before the backward pass, where DeepSpeed steps."""
+        """Take one forward pass; a loss that is not finite makes the gradients so, for every process to see."""
         head = self.proven_head
-        if head is None or return_outputs:
-            outcome = super().compute_loss(model, _without_ours(inputs), return_outputs, num_items_in_batch)
-        else:
-            outcome = self._head_loss(head, model, inputs, num_items_in_batch)
-        loss = outcome[0] if isinstance(outcome, tuple) else outcome
-        if not torch.isfinite(loss):
-            raise HealthError(not_finite("the loss", loss.item(), self.state.global_step + 1))
-        return outcome
+        if head is not None and not return_outputs:
+            return self.record.spread(self._head_loss(head, model, inputs, num_items_in_batch))
+        outcome = super().compute_loss(model, _without_ours(inputs), return_outputs, num_items_in_batch)
+        if isinstance(outcome, tuple):
+            return self.record.spread(outcome[0]), *outcome[1:]
+        return self.record.spread(outcome)
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take one micro-batch, and remember it until the step is over."""
+        self.record.take(inputs)
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
 
     def _head_loss(
         self,
@@ -203,14 +244,6 @@ def _logit_sums(model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         logits = model(**ours, logits_to_keep=wanted["logits_to_keep"]).logits
     return sequence_losses(logits, wanted["shift_labels"])
-
-
-def not_finite(what: str, value: float, step: int) -> str:
-    """Word the message for a number that is not finite."""
-    return (
-        f"step {step}: {what} is {value}; the step was not taken and the last checkpoint is whole. "
-        "Lower learning_rate, add warmup_steps, or use bf16 in place of fp16; look at the rows of this step too"
-    )
 
 
 def token_mean_loss(prediction: EvalPrediction) -> dict[str, float]:

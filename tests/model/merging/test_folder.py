@@ -1,11 +1,13 @@
 """The folder appears whole or not at all, and never over somebody's work."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from tests.small_disk import on_small_disk
 
 from finetune.errors import CheckpointError
-from finetune.model.merging.folder import REPORT, published, refuse_existing, refuse_full_disk
+from finetune.model.merging.folder import REPORT, published, refuse_existing
 
 
 def test_a_folder_appears_when_it_is_finished(tmp_path: Path) -> None:
@@ -59,6 +61,25 @@ def test_a_folder_that_no_merge_made_is_never_replaced(tmp_path: Path) -> None:
         refuse_existing(tmp_path / "thesis.tex", overwrite=True)
 
 
-def test_a_full_disk_is_seen_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"takes 1000000000\.0 GB, and \S+ GB are free there; give another"):
-        refuse_full_disk(tmp_path / "merged", 10**18)
+FULL = """
+import sys
+from pathlib import Path
+from finetune.errors import CheckpointError
+from finetune.model.merging.folder import published
+folder = Path(sys.argv[1], "merged")
+try:
+    with published(folder, overwrite=False) as staging:
+        (staging / "weights").write_bytes(bytes(3_000_000))
+except CheckpointError as error:
+    print(error)
+print(list(folder.parent.iterdir()))
+"""
+
+
+def test_a_disk_that_fills_leaves_no_folder_and_is_named(tmp_path: Path) -> None:
+    told = on_small_disk(tmp_path, 2, [sys.executable, "-c", FULL, str(tmp_path / "disk")])
+    assert told.splitlines() == [
+        f"{tmp_path}/disk/merged cannot take the merged model (No space left on device): 0 MB are free there; "
+        "free some space, or give another --output",
+        "[]",
+    ]

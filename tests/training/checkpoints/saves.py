@@ -1,7 +1,9 @@
 """Checkpoints of a few bytes, for tests of how they come and go."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.training.sections import ALONE
 
@@ -56,3 +58,13 @@ def save(output_dir: Path, *steps: int, limit: int | None = None, run: str = RUN
 def names(folder: Path) -> set[str]:
     """Return what is in a folder, without hidden files."""
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from finetune.config.run import RESOLVED
+from finetune.disk import writing
 from finetune.errors import CheckpointError, ModelError
 from finetune.model.base import BaseModelSource
 from finetune.model.generation import align_configs
@@ -19,6 +20,9 @@ from finetune.model.merging.shards import INDEX
 
 REPORT = "merge.json"
 """What was merged and how well it agrees; it also marks a folder as one of ours."""
+
+ROOM = "free some space, or give another --output"
+"""What to do where the disk is full."""
 
 
 @contextmanager
@@ -37,8 +41,9 @@ def published(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written ({error.strerror}); give another --output") from error
     try:
-        yield staging
-        _replace(folder, staging)
+        with writing(folder, "the merged model", ROOM):
+            yield staging
+            _replace(folder, staging)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -129,14 +134,3 @@ def copy_record(adapter_dir: Path, folder: Path) -> None:
         if (parent / RESOLVED).is_file():
             shutil.copyfile(parent / RESOLVED, folder / RESOLVED)
             return
-
-
-def refuse_full_disk(folder: Path, needed: int) -> None:
-    """Refuse before anything is written where the disk is too small for ``needed`` bytes."""
-    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise CheckpointError(
-            f"{folder}: the merged model takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free there; "
-            "give another --output"
-        )

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from finetune.disk import storage_fault
 from finetune.errors import CheckpointError, ModelError
 
 DTYPES = {
@@ -165,6 +166,8 @@ def write_file(file: Path, tensors: Sequence[tuple[Shape, Iterable[Piece]]]) -> 
             assert handle.tell() == 8 + len(text) + offset, "a tensor is not as large as the header says"
             os.fsync(handle.fileno())
     except OSError as error:
+        if storage_fault(error):
+            raise  # who publishes the folder says what is free there
         raise CheckpointError(f"{file} cannot be written ({error.strerror}); give another --output") from error
 
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 
-from finetune.data.files import size_text, sync, write_synced
+from finetune.data.files import sync, write_synced
+from finetune.disk import size_text
 from finetune.errors import CheckpointError
 from finetune.training.checkpoints import links
 from finetune.training.checkpoints.find import num_processes
@@ -33,6 +34,13 @@ T = TypeVar("T")
 Write = Callable[[Path], None]
 FAULTS = (OSError, RuntimeError, SafetensorError)
 """What libraries raise when they cannot write a file; on a full disk too, and then in words that do not say so."""
+
+
+class BrokenOffError(Exception):
+    """A process left what all do together, where the others wait for it and cannot be told; its cause is why.
+
+    It has to end, so that they see it gone.
+    """
 
 
 class CheckpointStore:
@@ -107,6 +115,10 @@ class CheckpointStore:
             result = action()
         except torch.OutOfMemoryError:
             raise
+        except BrokenOffError as broken:
+            cause = broken.__cause__
+            assert isinstance(cause, Exception)
+            raise CheckpointError(explain_failure(target, staging, cause, self.needed())) from cause
         except CheckpointError as error:
             failure = str(error)
         except FAULTS as error:

@@ -12,7 +12,7 @@ from finetune.model.build import Hardware, TrainableModel
 from finetune.model.precision import Precision
 from finetune.model.stored import StoredFormat
 from finetune.model.summary import summarize_parameters
-from finetune.training.isolation import check_isolation
+from finetune.training.checks.isolation import check_isolation
 
 
 def trainable(model: torch.nn.Module) -> TrainableModel:

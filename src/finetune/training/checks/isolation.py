@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.data.collate import PackedCollator
 from finetune.errors import ModelError
@@ -13,18 +12,6 @@ from finetune.model.build import TrainableModel
 
 LENGTH = 8
 """Tokens of each sample of the probe."""
-
-
-class IsolationCallback(TrainerCallback):  # type: ignore[misc]
-    """Makes the proof before the first step, on every process, where the engine holds the weights ready."""
-
-    def __init__(self, trainable: TrainableModel, vocab_size: int, say: Callable[[str], None]) -> None:
-        self.trainable = trainable
-        self.vocab_size = vocab_size
-        self.say = say
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        check_isolation(self.trainable, self.vocab_size, self.say)
 
 
 def check_isolation(trainable: TrainableModel, vocab_size: int, say: Callable[[str], None]) -> None:

@@ -1,0 +1,140 @@
+"""All rows: which function runs each, in the full form and in the short one."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from reliability import (
+    bad_data,
+    bad_yaml,
+    canaries,
+    commands,
+    corruption,
+    disks,
+    exactness,
+    folders,
+    health,
+    kills,
+    models,
+    overhead,
+    pickles,
+    prepared,
+    resume,
+    signals,
+    suite,
+)
+from reliability.record import Row, listed, not_shown
+from reliability.runs import Lab
+from reliability.stock import stock
+
+RunRow = Callable[[Lab], Row]
+
+SIGNALS: Mapping[str, tuple[int, int]] = {"A5": (12, 0), "A6": (24, 0), "A7": (8, 0), "A8": (6, 0), "A45": (8, 0)}
+"""How many runs are interrupted, in the full form and in the short one; each starts Python anew, which takes time."""
+
+TROUBLES = (RuntimeError, OSError, ValueError, LookupError, AssertionError, TypeError)
+"""What a row that could not be run to its end may raise."""
+
+
+def rows() -> dict[str, RunRow]:
+    """Return number → function, in the order of the matrix."""
+    found: dict[str, RunRow] = {
+        "A1": resume.every_point,
+        "A2": resume.two_processes,
+        "A3": kills.random_kills,
+        "A4": kills.aimed_kills,
+        "A9": disks.full_in_a_save,
+        "A10": disks.full_at_start,
+        "A11": disks.full_elsewhere,
+        "A12": corruption.damaged_checkpoints,
+        "A13": corruption.all_damaged,
+        "A14": resume.changed_on_resume,
+        "A15": prepared.damaged_data,
+        "A16": prepared.races,
+        "A18": exactness.layouts,
+        "A19": exactness.packing,
+        "A20": exactness.evaluation,
+        "A26": health.unmatched_patterns,
+        "A28": health.not_finite,
+        "A29": health.nothing_to_train,
+        "A30": bad_data.bad_data,
+        "A31": bad_yaml.bad_yaml,
+        "A32": models.broken_models,
+        "A33": health.what_is_lacking,
+        "A34": health.out_of_memory,
+        "A36": folders.foreign_content,
+        "A37": canaries.canaries,
+        "A39": pickles.planted_pickles,
+        "A42": commands.killed_commands,
+        **{name: _interruption(name) for name in SIGNALS},
+        **{selection.row: selection.run for selection in suite.SELECTIONS},
+    }
+    ordered = dict(sorted(found.items(), key=lambda item: int(item[0][1:])))
+    return {**ordered, "save": overhead.save_overhead, "power": power_cut, "gpu": on_a_gpu}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row as it came out."""
+
+    name: str
+    row: Row
+    seconds: float
+    cpu_seconds: float
+    """Of this process and of all that it started: what a quiet machine would need, but for the waiting."""
+
+
+def run_row(name: str, run: RunRow, lab: Lab) -> Result:
+    """Run one row; one that breaks off has failed."""
+    started, before = time.monotonic(), sum(os.times()[:4])
+    try:
+        row = run(lab)
+    except TROUBLES as error:
+        row = Row(name, "was not run to its end", 1, 0, listed([f"{type(error).__name__}: {str(error)[-300:]}"]))
+    return Result(name, row, time.monotonic() - started, sum(os.times()[:4]) - before)
+
+
+def _interruption(name: str) -> RunRow:
+    def run(lab: Lab) -> Row:
+        count = lab.count(*SIGNALS[name])
+        if not count:
+            return not_shown(name, str(signals.ROWS[name].__doc__).partition(": ")[2], "in the full form")
+        record = signals.ROWS[name](_bench(lab.folder), count)
+        theirs = _stock_stops(lab) if name == "A6" else ""
+        return Row(name, record.what, record.tried, record.passed, record.details, theirs, record.figures)
+
+    return run
+
+
+@cache
+def _bench(folder: Path) -> signals.Bench:
+    return signals.Bench(folder / "signals")
+
+
+def _stock_stops(lab: Lab) -> str:
+    """Send SIGTERM to the plain script, also with the setting that saves at a signal."""
+    said = []
+    for name, changes in {"by default": {}, "enable_jit_checkpoint": {"enable_jit_checkpoint": True}}.items():
+        script = stock(lab, f"a6-{len(said)}")
+        child = script.start(num_train_epochs=400, save_steps=5000, **changes)
+        while child.running() and "'loss'" not in child.log.read_text():
+            time.sleep(0.01)
+        child.send(signal.SIGTERM)
+        done = child.wait()
+        saved = len(list(script.out.glob("checkpoint-*")))
+        said.append(f"{name}: exit {done.exit_code}, {saved} checkpoints")
+    return "; ".join(said)
+
+
+def power_cut(_: Lab) -> Row:
+    """A SIGKILL leaves what was written to the kernel; a power cut does not."""
+    return not_shown("–", "a power cut", "needs a machine that can be cut off; fsync and its order are by reasoning")
+
+
+def on_a_gpu(_: Lab) -> Row:
+    """Everything here runs on CPUs."""
+    return not_shown("–", "the same on GPUs (NCCL, bf16, flash attention)", "bit identity of a CPU says nothing of one")
