@@ -148,6 +148,10 @@ def test_the_number_of_problems_is_said_and_no_secret_is_echoed(tmp_path: Path) 
             },
             "gradient_checkpointing_kwargs: early_stop needs use_reentrant: false",
         ),
+        (
+            {"plugins": ["axolotl.integrations.liger.LigerPlugin", "axolotl.integrations.kd.KDPlugin"]},
+            "plugins: 'axolotl.integrations.kd.KDPlugin' is not supported; leave it out. Known are axolotl.integrations",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_the_reason(

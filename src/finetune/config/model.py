@@ -24,6 +24,11 @@ AttentionName = Literal[
     "flash_attention_4",
 ]
 
+_PLUGINS = (
+    "axolotl.integrations.liger.LigerPlugin",
+    "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin",
+)
+
 # Parameters of transformers' BitsAndBytesConfig, by the switch under which they are read.
 _BNB_4BIT = ("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage")
 _BNB_8BIT = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
@@ -87,6 +92,16 @@ class ModelSection(Section):
     """Only null or false: xformers is not used here."""
     chunked_cross_entropy: bool | None = key(None, affects="training")
     """Make the loss from a few rows of logits at a time, never all; default where it is the model's own loss."""
+    liger_fused_linear_cross_entropy: bool | None = key(None, affects="training")
+    """Take the loss from Liger's kernel; default where liger-kernel is installed and there is a CUDA device."""
+    liger_rope: bool = key(False, affects="training")
+    """Rotary positions by Liger's kernel, on CUDA where liger-kernel is installed."""
+    liger_rms_norm: bool = key(False, affects="training")
+    """Norms by Liger's kernel, on CUDA where liger-kernel is installed."""
+    liger_glu_activation: bool = key(False, affects="training")
+    """Gated activations of the MLP by Liger's kernel, on CUDA where liger-kernel is installed."""
+    plugins: list[str] = key(list, affects="nothing")
+    """Axolotl's names of Liger and Cut Cross Entropy are taken and need nothing; others are refused."""
     unfrozen_parameters: list[str] = key(list, affects="training")
     """Regular expressions (re.search) of parameters that train, others are frozen; [a:b] at the end: these rows."""
 
@@ -104,6 +119,17 @@ class ModelSection(Section):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
+
+    @field_validator("plugins")
+    @classmethod
+    def _plugins_change_no_result(cls, plugins: list[str]) -> list[str]:
+        for plugin in plugins:
+            if plugin not in _PLUGINS:
+                raise ValueError(
+                    f"{plugin!r} is not supported; leave it out. Known are {' and '.join(_PLUGINS)}, which only save "
+                    "memory, and what they do is done here without them"
+                )
+        return plugins
 
     @field_validator("bnb_config_kwargs")
     @classmethod

@@ -16,6 +16,7 @@ from finetune.model.embeddings import add_token_rows
 from finetune.model.freeze import FrozenRows, PatternMatch, cast_frozen, unfreeze
 from finetune.model.generation import align_special_tokens
 from finetune.model.head import LossHead, attach_head
+from finetune.model.liger import change_layers, uses_liger_loss
 from finetune.model.load import load_model, stored_dtype
 from finetune.model.precision import Precision
 from finetune.model.stored import StoredFormat, read_stored_format
@@ -65,6 +66,7 @@ def build_model(
     if add_token_rows(network, vocab_size, added_ids):
         say(f"embeddings: grown to {vocab_size} rows for {len(added_ids)} added tokens, which start as the mean")
     align_special_tokens(network, loaded.tokenizer)
+    change_layers(network, model, say)
     matches: tuple[PatternMatch, ...] = ()
     frozen_rows = None
     if adapter.adapter:
@@ -78,5 +80,5 @@ def build_model(
         if precision.compute_dtype != torch.float32:
             cast_frozen(network, stored)
     actual = Hardware(precision, attention)
-    head = attach_head(network) if model.chunked_cross_entropy is not False else None
+    head = attach_head(network, liger=uses_liger_loss(model)) if model.chunked_cross_entropy is not False else None
     return TrainableModel(network, actual, summarize_parameters(network), matches, frozen_rows, stored, head)

@@ -15,7 +15,8 @@ from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
-from finetune.model.loss import Head, LogitShape, summed_loss, token_losses
+from finetune.model.liger import liger_loss
+from finetune.model.loss import Head, LogitShape, Maker, loss_and_gradients, summed_loss, token_losses
 
 Batch = dict[str, Any]
 
@@ -52,9 +53,10 @@ class Expected:
 class LossHead:
     """Hooks around the output layer of a model."""
 
-    def __init__(self, layer: torch.nn.Linear, shape: LogitShape) -> None:
+    def __init__(self, layer: torch.nn.Linear, shape: LogitShape, make: Maker = loss_and_gradients) -> None:
         self.layer = layer
         self.shape = shape
+        self.make = make
         self.proven = False
         """Whether the losses were compared with the model's own, and are the same."""
         self.expected: Expected | None = None
@@ -115,23 +117,25 @@ class LossHead:
             )
             return None
         expected.outcome, empty = summed_loss(
-            expected.hidden, Head(layer.weight, layer.bias, self.shape), expected.targets, arguments[0]
+            expected.hidden, Head(layer.weight, layer.bias, self.shape), expected.targets, arguments[0], self.make
         )
         return empty
 
 
-def attach_head(model: PreTrainedModel | PeftModel) -> LossHead | None:
+def attach_head(model: PreTrainedModel | PeftModel, *, liger: bool = False) -> LossHead | None:
     """Put a :class:`LossHead` on the output layer; None where that is no plain linear layer.
 
     An adapter on the output layer and quantized output layers compute more than one product, and keep the model's own
-    way.  Whether the rest of the model is as it looks, :mod:`finetune.training.loss_check` finds out.
+    way.  ``liger`` takes Liger's kernel where nothing follows the layer.  Whether the rest of the model is as it
+    looks, :mod:`finetune.training.loss_check` finds out.
     """
     layer = model.get_output_embeddings()
     if isinstance(layer, ModulesToSaveWrapper):
         layer = layer.modules_to_save[layer.active_adapters[0]]
     if type(layer) is not torch.nn.Linear:
         return None
-    return LossHead(layer, _logit_shape(model.config))
+    shape = _logit_shape(model.config)
+    return LossHead(layer, shape, liger_loss if liger and shape == LogitShape() else loss_and_gradients)
 
 
 def _logit_shape(config: PretrainedConfig) -> LogitShape:

@@ -6,8 +6,9 @@ per row where the head trains and two where it is frozen, as in the plain comput
 pass.  Liger's kernel (Hsu et al. 2024) does it in this order too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
@@ -86,8 +87,50 @@ def token_losses(hidden: torch.Tensor, head: Head, targets: torch.Tensor) -> tor
         return losses
 
 
+class Gradients(NamedTuple):
+    """A summed loss and its gradients, each None where nothing trains."""
+
+    total: torch.Tensor
+    """Float32 scalar, in nats."""
+    of_hidden: torch.Tensor | None
+    of_weight: torch.Tensor | None
+    of_bias: torch.Tensor | None
+
+
+Maker = Callable[[torch.Tensor, Head, torch.Tensor, tuple[bool, bool, bool]], Gradients]
+"""Makes the gradients of hidden states, head and targets; the flags say which of the three kinds are wanted."""
+
+
+def loss_and_gradients(
+    hidden: torch.Tensor, head: Head, targets: torch.Tensor, wanted: tuple[bool, bool, bool]
+) -> Gradients:
+    """Sum the losses of ``[num_tokens, width]`` hidden states, and take the gradients chunk by chunk."""
+    total = torch.zeros((), device=hidden.device)
+    of_hidden = torch.empty_like(hidden) if wanted[0] else None
+    of_weight = torch.zeros_like(head.weight, dtype=torch.float32) if wanted[1] else None
+    of_bias = torch.zeros_like(head.bias, dtype=torch.float32) if wanted[2] and head.bias is not None else None
+    head = head.computing(hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
+        for chunk in head.chunks(len(hidden)):
+            rows = hidden[chunk].to(head.weight.dtype)
+            losses, gradient = _loss_and_gradient(head, rows, targets[chunk])
+            total += losses.sum()
+            if of_bias is not None:
+                of_bias += gradient.sum(dim=0)
+            gradient = gradient.to(rows.dtype)
+            if of_hidden is not None:
+                of_hidden[chunk] = gradient @ head.weight
+            if of_weight is not None:
+                _add_product(of_weight, gradient, rows)
+    return Gradients(total, of_hidden, of_weight, of_bias)
+
+
 def summed_loss(
-    hidden: torch.Tensor, head: Head, targets: torch.Tensor, empty_input: torch.Tensor
+    hidden: torch.Tensor,
+    head: Head,
+    targets: torch.Tensor,
+    empty_input: torch.Tensor,
+    make: Maker = loss_and_gradients,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the summed cross entropy of ``[num_tokens, width]`` hidden states, with its gradient.
 
@@ -95,7 +138,7 @@ def summed_loss(
         The sum, a float32 scalar, and an empty ``[1, 0, vocabulary]`` tensor, which stands for the logits.
     """
     outcome: tuple[torch.Tensor, torch.Tensor] = _SummedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, targets, head.shape, empty_input
+        hidden, head.weight, head.bias, targets, (head.shape, make), empty_input
     )
     return outcome
 
@@ -114,32 +157,16 @@ class _SummedLoss(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
-        shape: LogitShape,
+        way: tuple[LogitShape, Maker],
         empty_input: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum the losses and keep the gradients of what trains."""
-        with_weight, with_bias = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-        head = Head(weight, bias, shape).computing(hidden)
-        total = torch.zeros((), device=hidden.device)
-        of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight, dtype=torch.float32) if with_weight else None
-        of_bias = torch.zeros_like(bias, dtype=torch.float32) if with_bias and bias is not None else None
-        with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in head.chunks(len(hidden)):
-                rows = hidden[chunk].to(head.weight.dtype)
-                losses, gradient = _loss_and_gradient(head, rows, targets[chunk])
-                total += losses.sum()
-                if of_bias is not None:
-                    of_bias += gradient.sum(dim=0)
-                gradient = gradient.to(rows.dtype)
-                if of_hidden is not None:
-                    of_hidden[chunk] = gradient @ head.weight
-                if of_weight is not None:
-                    _add_product(of_weight, gradient, rows)
-        ctx.gradients = (of_hidden, of_weight, of_bias)
-        ctx.formats = (weight.dtype, None if bias is None else bias.dtype)
+        shape, make = way
+        made = make(hidden, Head(weight, bias, shape), targets, ctx.needs_input_grad[:3])
+        ctx.gradients = made[1:]
+        ctx.formats = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         ctx.empty = empty_input
-        return total, hidden.new_empty(1, 0, len(weight))
+        return made.total, hidden.new_empty(1, 0, len(weight))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -147,18 +174,12 @@ class _SummedLoss(torch.autograd.Function):
         """Scale what the forward pass kept; once, since it is scaled in place."""
         if ctx.gradients is None:
             _refuse_second_pass()
-        of_hidden, of_weight, of_bias = ctx.gradients
+        scaled = [
+            None if gradient is None else gradient.mul_(outgoing[0]).to(dtype)
+            for gradient, dtype in zip(ctx.gradients, ctx.formats, strict=True)
+        ]
         ctx.gradients = None
-        factor = outgoing[0]
-        weight_dtype, bias_dtype = ctx.formats
-        return (
-            None if of_hidden is None else of_hidden.mul_(factor),
-            None if of_weight is None else of_weight.mul_(factor).to(weight_dtype),
-            None if of_bias is None else of_bias.mul_(factor).to(bias_dtype),
-            None,
-            None,
-            torch.zeros_like(ctx.empty),
-        )
+        return (*scaled, None, None, torch.zeros_like(ctx.empty))
 
 
 def _loss_and_gradient(head: Head, rows: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
