@@ -66,10 +66,10 @@ class LossHead:
         ]
 
     def loss_sum(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the summed loss of a batch's trained tokens, a float32 scalar with a gradient."""
+        """Return the summed loss of a batch's trained tokens, a float32 scalar, with a gradient where those are taken."""
         outputs, outcome = self._forward(model, batch)
         # the empty logits tie the model's own outputs into the graph: engines watch those
-        total: torch.Tensor = outcome + outputs.logits.sum()
+        total: torch.Tensor = outcome.sum() + outputs.logits.sum()
         return total
 
     def token_losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
