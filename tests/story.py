@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from finetune.config import load_config
 from finetune.narration import Narrator
-from finetune.train import run
+from finetune.train import RunOptions, run
 
 FACTS = [("Norway", "Oslo"), ("France", "Paris"), ("Japan", "Tokyo"), ("Peru", "Lima"), ("Kenya", "Nairobi")]
 LORA = ["--adapter=lora", "--lora_target_linear=true", "--lora_r=4"]
@@ -50,10 +51,11 @@ def write_run(folder: Path, model_dir: Path) -> Path:
     return path
 
 
-def train(config_file: Path, *changes: str, replace: bool = False) -> Path:
+def train(config_file: Path, *changes: str, replace: bool = False, allowed: Collection[str] = ()) -> Path:
     """Run the whole story in this process, in silence, and return the output folder."""
     with Path(os.devnull).open("w") as nowhere:
-        return run(load_config(config_file, list(changes)), Narrator(Console(file=nowhere)), replace=replace)
+        config, options = load_config(config_file, list(changes)), RunOptions(replace=replace, allowed=allowed)
+        return run(config, Narrator(Console(file=nowhere)), options)
 
 
 def metrics(folder: Path, name: str) -> list[float]:

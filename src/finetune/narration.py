@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from finetune.card.redact import redact
 from finetune.data.prepare import PreparedData, StreamedData
 from finetune.data.report import render
 from finetune.model.build import TrainableModel
@@ -46,12 +47,12 @@ class Narrator:
         if data.validation_report:
             self.say("validation data:\n" + render(data.validation_report))
 
-    def output(self, output_dir: Path, moved: Path | None, resume: Found | None, cleared: Sequence[str]) -> None:
+    def output(self, output_dir: Path, moved: Path | None, resume: Found | None, notes: Sequence[str]) -> None:
         """Say where results go and where the run starts from; from here on the log is kept there."""
         self.keep_log(output_dir)
         if moved:
             self.say(f"output_dir: the run that was there is now in {moved}")
-        for note in (*(resume.notes if resume else ()), *cleared):
+        for note in (*(resume.notes if resume else ()), *notes):
             self.say(note)
         if resume:
             self.say(f"resuming from {resume.path}")
@@ -89,7 +90,7 @@ class Narrator:
     def result(self, output_dir: Path, result: FitResult, samples: Sequence[SampleAnswers]) -> None:
         """Show the change on samples, and say where everything is."""
         for sample in samples:
-            self.say(f"\n> {sample.prompt}\n  before: {sample.before}\n  after:  {sample.after}")
+            self.say(redact(f"\n> {sample.prompt}\n  before: {sample.before}\n  after:  {sample.after}"))
         self.say(
             f"\ndone: {result.last_step} steps in {result.runtime_s:.0f} s; the card is {output_dir / 'README.md'}"
         )

@@ -16,22 +16,19 @@ from finetune.card.plot import plot_losses
 from finetune.card.redact import redact
 from finetune.card.render import render
 from finetune.config import RunConfig
-from finetune.config.changes import changed_keys
 from finetune.config.data import DatasetEntry, PromptMapping
 from finetune.config.run import RESOLVED
 from finetune.data.prepare import StreamedData
 from finetune.data.report import DataReport
 from finetune.data.report import render as render_report
 from finetune.data.sources import hub_name
-from finetune.errors import ConfigError, DataError
 from finetune.hardware import describe_device, peak_memory_bytes
 from finetune.model.build import TrainableModel
 from finetune.model.hub import read_metadata
 from finetune.preprocess import Preprocessed
-from finetune.training.checkpoints.find import Found
-from finetune.training.checkpoints.manifest import MANIFEST
+from finetune.surroundings import made_changes
 from finetune.training.fit import FitResult, TrainingPlan
-from finetune.training.samples import SampleAnswers, write_samples
+from finetune.training.samples import SampleAnswers, render_samples
 
 DATA_REPORT = "data_report.json"
 _FRAMEWORKS = (
@@ -66,61 +63,13 @@ def _write_data_report(data: DataReport, output_dir: Path) -> None:
     (output_dir / "data_report.txt").write_text(redact(render_report(data)) + "\n", encoding="utf-8")
 
 
-def refuse_changed_config(config: RunConfig, resume: Found) -> None:
-    """Compare with the configuration that the checkpoint was saved under.
-
-    Raises:
-        ConfigError: a key that changes the result differs; optimizer and schedule would go on as before.
-    """
-    recorded, where = _recorded_config(resume)
-    changed = changed_keys(recorded, redact(config.render())) if recorded else []
-    if changed:
-        raise ConfigError(
-            f"{resume.path} belongs to a run with other values ({where}), and what is saved goes on with them:\n  "
-            + "\n  ".join(changed)
-            + "\nTake these changes back, or start anew with --replace or another output_dir"
-        )
-
-
-def _recorded_config(resume: Found) -> tuple[str, Path]:
-    """A checkpoint's own record, or beside one that has none the record of its folder."""
-    if resume.manifest:
-        return resume.manifest.facts.config, resume.path / MANIFEST
-    path = resume.path.parent / RESOLVED
-    return (path.read_text(encoding="utf-8") if path.is_file() else ""), path
-
-
-def refuse_changed_data(data: DataReport, resume: Found) -> None:
-    """Compare with the samples that the checkpoint's run was trained on.
-
-    Raises:
-        DataError: they are others, and the run would go on in the middle of an epoch of those.
-    """
-    digest, num_samples = _recorded_data(resume)
-    if digest not in ("", data.digest):
-        raise DataError(
-            f"{resume.path} belongs to a run on other samples ({num_samples:,} of them, now {data.num_train:,}): a "
-            "data file, the tokenizer or the code that prepares the data changed since. Take the change back, or start "
-            "anew with --replace or another output_dir"
-        )
-
-
-def _recorded_data(resume: Found) -> tuple[str, int]:
-    """Digest and number of the samples."""
-    if resume.manifest:
-        return resume.manifest.facts.data_digest, resume.manifest.facts.num_samples
-    path = resume.path.parent / DATA_REPORT
-    known = DataReport.from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return (known.digest, known.num_train) if known else ("", 0)
-
-
 def write_record(record: RunRecord, output_dir: Path) -> None:
     """Write the loss plot, the samples and the model card; of a stream, the report of what was read by now."""
     if isinstance(record.ready.data, StreamedData):
         _write_data_report(record.ready.data.report, output_dir)
     plotted = plot_losses(record.result.log_history, output_dir / "loss.png")
     if record.samples:
-        write_samples(record.samples, output_dir / "samples.md")
+        (output_dir / "samples.md").write_text(redact(render_samples(record.samples)), encoding="utf-8")
     facts = gather_facts(record, plot_file="loss.png" if plotted else None)
     text = render(facts)
     (output_dir / stored.FILE).write_text(stored.to_json(facts, text), encoding="utf-8")
@@ -253,6 +202,7 @@ def _hyperparameters(config: RunConfig, plan: TrainingPlan) -> card.Hyperparamet
         warmup_steps=plan.cadence.warmup_steps,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         distributed_type=plan.engine.distributed_type,
+        changes=tuple(made_changes(Path(training.output_dir))),
         num_devices=plan.engine.place.world_size,
     )
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tests.distributed.runs import LORA, Case, largest_difference, metrics, run_cases
 
+from finetune.training.checkpoints.find import verify
+
 SAVES = ("--save_steps=3", "--save_total_limit=9", "--evals_per_epoch=null", "--eval_strategy=no")
 ENGINES: dict[str, tuple[str, ...]] = {
     "plain": (*LORA, "--lora_dropout=0.1"),
@@ -33,7 +35,17 @@ def runs(run_config: Path) -> dict[str, Case]:
         "alone": Case(run_config, "alone", 1, resumed["ZeRO-1 6"].changes),
         "plainly": Case(run_config, "plainly", 2, (*resumed["ZeRO-1 6"].changes, "--deepspeed=null")),
     }
-    cases = {**whole, **resumed, **refused}
+    finished = {
+        f"{name} 10": Case(
+            run_config,
+            f"finished {name}",
+            2,
+            (*changes, *SAVES, f"--resume_from_checkpoint={whole[name].out / 'checkpoint-10'}"),
+        )
+        for name, changes in ENGINES.items()
+        if name != "plain"
+    }
+    cases = {**whole, **resumed, **refused, **finished}
     run_cases(list(cases.values()))
     return cases
 
@@ -46,6 +58,27 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(runs: dict[str, 
 
     assert metrics(resumed.out, "loss") == metrics(whole.out, "loss")[step:]
     assert largest_difference(whole.out, resumed.out) == 0
+
+
+@pytest.mark.parametrize("name", ["ZeRO-1", "ZeRO-3"])
+def test_a_run_that_had_only_its_result_left_to_save_saves_it(runs: dict[str, Case], name: str) -> None:
+    assert runs[f"{name} 10"].exit_codes == [0, 0], runs[f"{name} 10"].log
+
+    assert largest_difference(runs[name].out, runs[f"{name} 10"].out) == 0
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_manifest_knows_the_files_of_all_processes(runs: dict[str, Case], name: str) -> None:
+    manifest = verify(runs[name].out / "checkpoint-6")
+
+    assert manifest.facts.world_size == 2
+    assert manifest.facts.engine == ("plain data parallelism" if name == "plain" else name)
+    assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= manifest.files.keys()
+    states = [file for file in manifest.files if file.endswith(("optim_states.pt", "optimizer.pt"))]
+    assert len(states) == (1 if name == "plain" else 2)
+    assert (runs[name].out / "latest").resolve().name == "checkpoint-10"
+    assert runs[name].log.count("checkpoint-6 saved in ") == 1
+    assert not [path for path in runs[name].out.iterdir() if path.name.startswith((".staging", ".trash"))]
 
 
 @pytest.mark.parametrize(

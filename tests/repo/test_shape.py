@@ -58,6 +58,8 @@ TESTED_ELSEWHERE = {
 TESTS_OF_MANY = {
     "data/formats/test_golden.py": "the same rows through every format, against what Axolotl gave",
     "data/formats/test_masks.py": "random conversations through formats, templates and tokens",
+    "training/test_resume_matrix.py": "whole runs of every method, resumed from each of their checkpoints",
+    "training/test_golden.py": "the losses of whole runs, against those that were written down",
     "data/test_bad_input.py": "files with every fault through the whole command, for what a user reads",
 }
 """Test module that belongs to no single module: what it tests."""

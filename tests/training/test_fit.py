@@ -11,7 +11,7 @@ from tests.story import LORA, PACKED, UNFROZEN, metrics, train, write_run
 from tests.tiny import save_tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from finetune.errors import ConfigError, HealthError, ModelError
+from finetune.errors import HealthError, ModelError
 
 
 @pytest.fixture
@@ -122,15 +122,6 @@ def test_a_finished_run_is_finished_when_it_is_resumed(config_file: Path) -> Non
 
     assert same(weights(out), before)
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-5"]
-
-
-def test_a_run_that_goes_on_under_other_values_is_refused(config_file: Path) -> None:
-    out = train(config_file, *LORA, "--max_steps=2")
-
-    with pytest.raises(ConfigError, match=r"learning_rate: 0\.01 -> 0\.5\nTake these changes back, or start anew"):
-        train(config_file, *LORA, "--max_steps=4", "--learning_rate=0.5", "--auto_resume_from_checkpoints=true")
-    train(config_file, *LORA, "--max_steps=4", "--auto_resume_from_checkpoints=true")
-    assert len(metrics(out, "loss")) == 4
 
 
 def test_the_best_weights_come_back_and_patience_ends_the_run(config_file: Path) -> None:

@@ -164,3 +164,23 @@ def test_rows_of_like_work_share_a_pass_and_the_light_process_takes_the_heavy_sh
     # passes (9, 8), (3, 2): the process that had 9 takes the 2
     assert share_out([10, 11, 12, 13], [2, 9, 3, 8], per_step=2, num_processes=2) == [11, 13, 10, 12]
     assert share_out([10, 11, 12, 13], [1, 4, 2, 3], per_step=4, num_processes=2) == [11, 10, 13, 12]
+
+
+def test_each_row_is_dealt_out_as_declared_whatever_their_number() -> None:
+    """Each row once an epoch and nothing but blanks besides, the same steps for one process and for two."""
+    for num_rows in (7, 13, 37):
+        epochs: dict[int, list[list[int]]] = {}
+        for num_processes, micro in ((1, 4), (2, 2)):
+            sampler = EvenSampler(
+                num_rows, micro * num_processes if num_processes > 1 else 1, 8, seed=3, num_processes=num_processes
+            )
+            for epoch in range(3):
+                sampler.epoch = epoch
+                dealt = list(sampler)
+                rows = [row for row in dealt if row != BLANK]
+                assert sorted(rows) == list(range(num_rows))
+                assert len(dealt) % sampler.per_step == 0
+                steps = [sorted(row for row in dealt[start : start + 8] if row != BLANK) for start in range(0, 40, 8)]
+                epochs.setdefault(epoch, steps)
+                assert steps == epochs[epoch]
+        assert num_rows < 8 or epochs[0] != epochs[1] != epochs[2]

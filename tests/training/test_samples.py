@@ -7,7 +7,7 @@ from tests.tiny import tiny_tokenizer
 from transformers import LlamaForCausalLM
 
 from finetune.model.precision import Precision
-from finetune.training.samples import SampleAnswers, answer, choose_prompts, write_samples
+from finetune.training.samples import SampleAnswers, answer, choose_prompts, render_samples
 
 
 def test_a_prompt_ends_where_the_first_trained_stretch_begins() -> None:
@@ -38,10 +38,9 @@ def test_answers_do_not_depend_on_the_other_prompts(tiny_llama: Path) -> None:
     assert answer(model, tokenizer, [], precision, 6) == []
 
 
-def test_the_file_shows_prompt_before_after_and_reference(tmp_path: Path) -> None:
-    write_samples([SampleAnswers("Who?\nYou?", "Wick", "", "Ahoy")], tmp_path / "samples.md")
+def test_the_file_shows_prompt_before_after_and_reference() -> None:
+    text = render_samples([SampleAnswers("Who?\nYou?", "Wick", "", "Ahoy")])
 
-    text = (tmp_path / "samples.md").read_text()
     assert "> Who?\n> You?" in text
     assert "**Before**\n\n> (nothing)" in text
     assert "**After**\n\n> Ahoy" in text

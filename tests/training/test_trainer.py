@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.training.checkpoints.saves import make_store
 from transformers import EvalPrediction, LlamaForCausalLM, TrainingArguments
 
 from finetune.data.collate import PaddedCollator, SupervisedCollator
+from finetune.training.checkpoints.find import verify
 from finetune.training.trainer import CausalTrainer, token_mean_loss
 
 
@@ -62,6 +64,7 @@ def make_trainer(model: LlamaForCausalLM, output_dir: Path, batch_size: int = 4)
         data_collator=collator,
         validation_collator=collator,
         training_sampler=None,
+        store=make_store(output_dir),
         compute_metrics=token_mean_loss,
     )
 
@@ -91,5 +94,6 @@ def test_a_checkpoint_holds_no_pickled_arguments(tiny_llama: Path, tmp_path: Pat
     trainer.train()
 
     files = {file.name for file in (tmp_path / "checkpoint-1").iterdir()}
-    assert {"model.safetensors", "optimizer.pt", "trainer_state.json"} <= files
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= files
     assert "training_args.bin" not in files
+    assert verify(tmp_path / "checkpoint-1").step == 1

@@ -65,6 +65,8 @@ class Hyperparameters:
     distributed_type: str | None = None
     """``multi-GPU``, ``multi-CPU`` …; None for one process."""
     num_devices: int = 1
+    changes: tuple[str, ...] = ()
+    """What was changed when a resumed run went on, ``after step N: key: old -> new``."""
 
     @property
     def total_train_batch_size(self) -> int:

@@ -58,7 +58,8 @@ def hyperparameter_lines(values: Hyperparameters) -> list[str]:
         "training_steps": values.max_steps,
         "num_epochs": values.num_epochs if values.max_steps is None else None,
     }
-    return [f"{name}: {value}" for name, value in lines.items() if value is not None]
+    kept = [f"{name}: {value}" for name, value in lines.items() if value is not None]
+    return kept + [f"changed {change}" for change in values.changes]
 
 
 def training_results(log_history: tuple[LogRow, ...] | list[LogRow]) -> str:

@@ -25,6 +25,7 @@ COMMANDS = {
     "validate": ("finetune.cli.validate", "Check a YAML file and print it with every default."),
     "evaluate": ("finetune.cli.evaluate", "Measure loss and benchmark tasks, and compare with the base."),
     "card": ("finetune.cli.card", "Write the model card of a run anew from what it recorded."),
+    "verify-resume": ("finetune.cli.verify_resume", "Show that a killed run goes on as if nothing had happened."),
     "merge-lora": ("finetune.cli.merge_lora", "Merge a trained adapter into its base model."),
     "chat": ("finetune.cli.chat", "Talk to a model as it was trained to be asked."),
     "push": ("finetune.cli.push", "Upload a result and its card to the hub."),

@@ -28,10 +28,14 @@ LIBRARIES = (
 def open_console(*, debug: bool) -> "Console":
     """Return the console that a command talks to, with libraries quiet unless ``debug``.
 
-    To be called before a heavy library is imported: several read their settings on import.
+    To be called before a heavy library is imported: several read their settings on import, and one that is too old is
+    refused here.
     """
     from rich.console import Console
 
+    from finetune.versions import check_versions
+
+    check_versions()
     if debug:
         os.environ[DEBUG] = "1"
     else:

@@ -1,10 +1,13 @@
 """The checks of a configuration that need more than one of its sections."""
 
+import re
 from collections.abc import Iterator
 
 from finetune.config.document import Fault
 from finetune.config.run import RunConfig
 from finetune.config.unbounded import stream_contradictions
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def contradictions(config: RunConfig) -> Iterator[Fault]:
@@ -76,8 +79,9 @@ def _data_contradictions(config: RunConfig) -> Iterator[Fault]:
         yield Fault(("group_by_length",), "group_by_length has no meaning with sample_packing; drop one of the two")
     if (data.chat_template == "jinja") != bool(data.chat_template_jinja):
         yield Fault(("chat_template",), "chat_template: jinja and chat_template_jinja belong together")
-    if model.trust_remote_code and not model.model_revision and not model.base_is_folder:
+    if model.trust_remote_code and not model.base_is_folder and not _COMMIT.fullmatch(model.model_revision or ""):
         yield Fault(
             ("trust_remote_code",),
-            "trust_remote_code runs code from the hub; pin the commit that you have read with model_revision",
+            "trust_remote_code runs code from the hub; pin the commit that you have read with model_revision: and its "
+            "40 hexadecimal digits, because a branch or tag can be moved to other code",
         )

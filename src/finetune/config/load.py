@@ -14,6 +14,7 @@ from finetune.config.document import Document, Fault, read_document
 from finetune.config.foreign import foreign_keys
 from finetune.config.overrides import apply_overrides, parse_overrides
 from finetune.config.run import OWNERS, SECTIONS, RunConfig, Source
+from finetune.config.secrets import secret_values
 from finetune.config.section import Section
 from finetune.errors import ConfigError, nearest
 
@@ -35,6 +36,7 @@ def load_config(path: str | Path, arguments: list[str] | None = None) -> RunConf
             faults.append(fault)
         if note:
             notes.append(note)
+    faults += secret_values(values)
     known = {name: value for name, value in values.items() if name in OWNERS}
     sections = _build_sections(fill_defaults(known), faults)
     if len(sections) == len(SECTIONS):

@@ -49,7 +49,7 @@ class ModelSection(Section):
     tokenizer_type: str | None = key(None, affects="tokens")
     """Tokenizer class of transformers; default AutoTokenizer."""
     trust_remote_code: bool = key(False, affects="tokens")
-    """Run Python code that comes with the model; a hub model then needs a pinned model_revision."""
+    """Run Python code that comes with the model; a hub model then needs model_revision, a commit of 40 digits."""
     model_revision: str | None = key(None, affects="tokens")
     """Commit, tag or branch of a hub model; a folder has none."""
     special_tokens: SpecialTokens = key(SpecialTokens, affects="tokens")

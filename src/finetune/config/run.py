@@ -19,6 +19,9 @@ from finetune.config.training import TrainingSection
 RESOLVED = "config.resolved.yml"
 """File in the folder of a run that holds its configuration with every default filled in."""
 
+SURROUNDINGS = "surroundings.json"
+"""File beside it with what the run depends on besides its configuration."""
+
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelSection,
     "adapter": AdapterSection,

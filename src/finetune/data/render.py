@@ -6,17 +6,22 @@ the same as that of ``tokenizer.apply_chat_template(..., tokenize=False)``; no t
 """
 
 import json
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from finetune.config.names import FALLBACK_PREFIX, JINJA, TOKENIZER_DEFAULT
+from finetune.config.secrets import find_secret
 from finetune.data.literals import CLOSE, OPEN
 from finetune.data.named_templates import TEMPLATES
 from finetune.data.segments import RowError
@@ -29,6 +34,18 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _REASONING = frozenset(REASONING_KEYS)
 
 Message = Mapping[str, Any]
+
+
+LIMIT_S = 3
+"""Seconds after which a template is taken for an endless one."""
+
+
+MAX_BITS = 10_000
+"""Size of the largest power that a template may compute."""
+
+
+class _EndlessError(Exception):
+    """The time is up."""
 
 
 class ChatRenderer:
@@ -47,6 +64,29 @@ class ChatRenderer:
             self._template.globals = dict(self._template.globals)
         except TemplateSyntaxError as error:
             raise ConfigError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}") from None
+        if threading.current_thread() is threading.main_thread():  # signals are for it alone
+            self._refuse_endless()
+
+    def _refuse_endless(self) -> None:
+        """Render two short turns, which takes a millisecond, and give up on a template that goes on for seconds."""
+
+        def stop(*_: object) -> NoReturn:
+            raise _EndlessError
+
+        previous = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+        try:
+            self([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+        except RowError:
+            pass  # it wants other turns, and says so of each row
+        except _EndlessError:
+            raise ConfigError(
+                f"the chat template has not come to an end of two short turns after {LIMIT_S} s; is there a loop in "
+                "it? Its first line: " + self.source.strip().partition("\n")[0][:80]
+            ) from None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
 
     def __call__(
         self, messages: Sequence[Message], tools: Sequence[Message] | None = None, add_generation_prompt: bool = False
@@ -60,7 +100,7 @@ class ChatRenderer:
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
             )
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
             raise RowError(f"the chat template refuses this conversation: {error}") from None
 
 
@@ -118,11 +158,14 @@ def _jinja_text(jinja: str | None) -> str:
     if path is None:
         return jinja
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"chat_template_jinja: {jinja}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"chat_template_jinja: {jinja} is not UTF-8 text") from None
+    if secret := find_secret(text):  # it would be saved with the tokenizer
+        raise ConfigError(f"chat_template_jinja: {jinja} {secret}")
+    return text
 
 
 def _with_reasoning_names(message: Message) -> Message:
@@ -155,11 +198,20 @@ class _MarkedGeneration(_Generation):
         return [marks[0], inner, marks[1]]
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox without large powers, which no signal can interrupt."""
+
+    intercepted_binops = frozenset(["**"])
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
+            raise SecurityError(f"a number of more than {MAX_BITS:,} bits is not for a chat template")
+        return super().call_binop(context, operator, left, right)
+
+
 def _environment(marks_generation: bool = False) -> ImmutableSandboxedEnvironment:
     generation = _MarkedGeneration if marks_generation else _Generation
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[generation, loopcontrols]
-    )
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[generation, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now

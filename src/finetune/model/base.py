@@ -1,6 +1,7 @@
 """Finding the base model: a folder here, or a repository on the hub."""
 
 import difflib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,9 +49,23 @@ def _check_folder(path: Path) -> None:
         pickled = " Pickled weights (*.bin) can run code and are not read; convert them to safetensors."
         hint = pickled if list(path.glob("*.bin")) else " The download may have stopped half-way."
         raise ModelError(f"base_model: {path} has no weights (*.safetensors); it holds {', '.join(found)}.{hint}")
+    _refuse_shards_elsewhere(path / "model.safetensors.index.json")
     empty = [entry.name for entry in path.glob("*.safetensors") if entry.stat().st_size == 0]
     if empty:
         raise ModelError(f"base_model: {path / empty[0]} is empty; copy the model again")
+
+
+def _refuse_shards_elsewhere(index: Path) -> None:
+    """The index of a model in several files may name any path, and what lies there would be loaded."""
+    if not index.is_file():
+        return
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"base_model: {index} is damaged ({type(error).__name__}); copy the model again") from None
+    outside = sorted(str(name) for name in names if not isinstance(name, str) or Path(name).name != name)
+    if outside:
+        raise ModelError(f"base_model: {index} names {outside[0]}, which is no file of this folder; it is not loaded")
 
 
 def _sibling(path: Path) -> str:

@@ -114,6 +114,12 @@ def _load_config(model: ModelSection, base: BaseModelSource) -> Any:
             base.name, revision=base.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{base.name}: this model is Python code that comes with it, which is not run. Once you have read it, "
+                "trust_remote_code: true runs it (with model_revision, the commit that you have read, for one of the "
+                "hub)"
+            ) from None
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{base.name}: its config.json cannot be used: {lines[0]}") from error
     if config.to_dict().get("quantization_config"):

@@ -1,5 +1,6 @@
 """The tokenizer, with the tokens and the chat template that the configuration adds."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +86,23 @@ def _load(model: ModelSection, base: BaseModelSource) -> PreTrainedTokenizerBase
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{base.name}: its tokenizer cannot be loaded: {first_line}") from error
+    _refuse_template_paths(tokenizer, base)
     if loader is not AutoTokenizer:
         _refuse_other_tokens(tokenizer, model, base)
     if not tokenizer.is_fast:
         raise ModelError(f"{base.name}: only tokenizers with a tokenizer.json (fast tokenizers) are supported")
     return tokenizer
+
+
+def _refuse_template_paths(tokenizer: PreTrainedTokenizerBase, base: BaseModelSource) -> None:
+    """Each of several chat templates is saved in a file of its name."""
+    named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    for name in named:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ModelError(
+                f"{base.name}: its tokenizer has a chat template named {name!r}, which is no name of a file; rename it "
+                "in tokenizer_config.json"
+            )
 
 
 def _refuse_other_tokens(tokenizer: PreTrainedTokenizerBase, model: ModelSection, base: BaseModelSource) -> None:

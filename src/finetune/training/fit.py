@@ -154,7 +154,9 @@ def fit(
         CheckpointError: a checkpoint cannot be saved or read, or somebody else's has a name that this run needs.
     """
     first_step, total_steps = resume.step if resume else 0, plan.cadence.total_steps
-    needs = plan.engine.on_main(lambda: estimate_needs(trainable, training.optimizer, batches.tokenizer, plan.engine))
+    needs = plan.engine.on_main(
+        lambda: estimate_needs(trainable.model, trainable.stored, training.optimizer, batches.tokenizer, plan.engine)
+    )
     saves = plan.cadence.eval_at if training.save_strategy == "best" else plan.cadence.save_at
     store.prepare(needs, first_step, total_steps, saves)
     trainer = CausalTrainer(

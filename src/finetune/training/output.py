@@ -6,13 +6,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from finetune.config.run import RESOLVED
+from finetune.config.run import RESOLVED, SURROUNDINGS
 from finetune.errors import CheckpointError, ConfigError
 from finetune.training.checkpoints.names import checkpoints
 from finetune.training.checkpoints.run import RUN_ID
 
 LOCK = ".lock"
-_BEFORE_TRAINING = {LOCK, RUN_ID, ".DS_Store", RESOLVED, "data_report.json", "data_report.txt", "wandb"}
+_BEFORE_TRAINING = {LOCK, RUN_ID, ".DS_Store", RESOLVED, SURROUNDINGS, "data_report.json", "data_report.txt", "wandb"}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 
@@ -37,8 +37,11 @@ def claim_output_dir(output_dir: Path, prepared_dir: Path, *, resuming: bool, re
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError(f"output_dir: {output_dir} is a file; name a folder")
-    if output_dir.resolve() in (Path("/"), Path.home(), Path.cwd()):
+    places = (Path.home(), Path.cwd())
+    if output_dir.resolve() in {folder for place in places for folder in (place, *place.parents)}:
         raise ConfigError(f"output_dir: {output_dir} is no folder for a run; name one of its own")
+    if (output_dir / ".git").exists():
+        raise ConfigError(f"output_dir: {output_dir} is a git repository and no folder for a run; name one of its own")
     content = _content(output_dir, prepared_dir)
     if content and not resuming and not replace:
         go_on = "Go on with it: --resume. " if checkpoints(output_dir) else ""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,14 +133,14 @@ class Sampler(TrainerCallback):  # type: ignore[misc]
         ]
 
 
-def write_samples(samples: Sequence[SampleAnswers], path: Path) -> None:
-    """Write ``samples.md`` for people."""
+def render_samples(samples: Sequence[SampleAnswers]) -> str:
+    """Return the text of ``samples.md``, for people."""
     blocks = [
         f"## {number}\n\n**Prompt**\n\n{_quote(sample.prompt)}\n\n**Before**\n\n{_quote(sample.before)}\n\n"
         f"**After**\n\n{_quote(sample.after)}\n\n**In the data**\n\n{_quote(sample.reference)}\n"
         for number, sample in enumerate(samples, start=1)
     ]
-    path.write_text("# Answers before and after training\n\n" + "\n".join(blocks), encoding="utf-8")
+    return "# Answers before and after training\n\n" + "\n".join(blocks)
 
 
 def _quote(text: str) -> str:

@@ -50,6 +50,14 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         finally:
             self.data_collator = self.training_collator
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate with random numbers apart: an iterator over batches draws a seed.
+
+        Otherwise dropout in the steps that follow would depend on how often is evaluated.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return super().evaluate(*args, **kwargs)
+
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Take one forward pass; refuse a loss that is not finite before the backward pass, where DeepSpeed steps."""
         outcome = super().compute_loss(*args, **kwargs)

@@ -1,7 +1,9 @@
 """Checkpoints of a few bytes, for tests of how they come and go."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.training.sections import ALONE
 
@@ -13,7 +15,9 @@ OTHER = "f" * 32
 FACTS = RunFacts(run=RUN, config="learning_rate: 0.1\n", data_digest="d", num_samples=3)
 
 
-def make_store(output_dir: Path, limit: int | None = None, run: str = RUN, said: list[str] | None = None) -> CheckpointStore:
+def make_store(
+    output_dir: Path, limit: int | None = None, run: str = RUN, said: list[str] | None = None
+) -> CheckpointStore:
     """Return a store of one process; what it says goes into ``said``."""
     output_dir.mkdir(parents=True, exist_ok=True)
     lines = said if said is not None else []
@@ -54,3 +58,13 @@ def save(output_dir: Path, *steps: int, limit: int | None = None, run: str = RUN
 def names(folder: Path) -> set[str]:
     """Return what is in a folder, without hidden files."""
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.marker),)

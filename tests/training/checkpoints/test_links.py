@@ -1,6 +1,5 @@
 """Links that lead to a checkpoint."""
 
-import os
 from pathlib import Path
 
 from finetune.training.checkpoints.links import point
@@ -11,7 +10,7 @@ def test_a_link_is_relative_and_moves_on(tmp_path: Path) -> None:
         (tmp_path / f"checkpoint-{step}").mkdir()
         point(tmp_path, "latest", tmp_path / f"checkpoint-{step}")
 
-    assert os.readlink(tmp_path / "latest") == "checkpoint-2"
+    assert (tmp_path / "latest").readlink() == Path("checkpoint-2")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "checkpoint-2", "latest"]
 
 

@@ -31,9 +31,7 @@ def test_a_manifest_says_what_the_checkpoint_is_and_what_wrote_it(checkpoint: Pa
     manifest = read_manifest(checkpoint)
 
     assert (manifest.step, manifest.facts) == (3, FACTS)
-    assert manifest.files["model.safetensors"] == SealedFile(
-        9, hashlib.sha256(b"weights 3").hexdigest()
-    )
+    assert manifest.files["model.safetensors"] == SealedFile(9, hashlib.sha256(b"weights 3").hexdigest())
     assert set(manifest.files) == {path.relative_to(checkpoint).as_posix() for path in content(checkpoint)}
     assert {"finetune", "torch", "transformers", "peft"} <= manifest.versions.keys()
     assert installed_versions()["finetune"] == finetune.__version__

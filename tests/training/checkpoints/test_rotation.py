@@ -19,7 +19,7 @@ def test_the_newest_stay_and_the_best(tmp_path: Path) -> None:
 
 
 def test_only_what_this_run_wrote_is_removed(tmp_path: Path) -> None:
-    """Foreign folders, folders without a manifest, damaged manifests, and links, though they have a checkpoint's name."""
+    """Not foreign folders, nor those without a manifest or with a damaged one, nor links, though the names fit."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     save(elsewhere, 7)
     save(out, 1, run=OTHER)

@@ -1,6 +1,5 @@
 """The id of a run in its folder, and how a start finds things."""
 
-import os
 from pathlib import Path
 
 from tests.training.checkpoints.saves import OTHER, RUN, make_store, names, parts, save
@@ -49,7 +48,7 @@ def test_a_start_clears_and_makes_way(tmp_path: Path) -> None:
 
     assert notes == ["checkpoint-2 is now checkpoint-2.set-aside-1; the run goes on before it"]
     assert not staging_of(tmp_path, "3", RUN).exists()
-    assert os.readlink(tmp_path / "latest") == "checkpoint-1"
+    assert (tmp_path / "latest").readlink() == Path("checkpoint-1")
 
 
 def test_an_unreadable_id_is_none(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from finetune.config.training import TrainingSection
 from finetune.errors import CheckpointError
-from finetune.training.checkpoints.manifest import MANIFEST, DamagedError, Manifest, find_added, find_damage, read_manifest
+from finetune.training.checkpoints.manifest import (
+    MANIFEST,
+    DamagedError,
+    Manifest,
+    find_added,
+    find_damage,
+    read_manifest,
+)
 from finetune.training.checkpoints.names import checkpoints, step_of
 from finetune.training.engine import Engine
 

@@ -4,7 +4,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-
 LATEST, BEST = "latest", "best"
 
 

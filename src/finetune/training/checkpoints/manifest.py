@@ -47,6 +47,8 @@ class RunFacts:
     """Processes that share the work."""
     engine: str = "no distribution"
     """How they share it, in words."""
+    surroundings: str = ""
+    """What the run depends on besides its configuration (JSON)."""
 
 
 @dataclass(frozen=True)

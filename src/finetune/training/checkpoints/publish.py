@@ -35,6 +35,13 @@ FAULTS = (OSError, RuntimeError, SafetensorError)
 """What libraries raise when they cannot write a file; on a full disk too, and then in words that do not say so."""
 
 
+class BrokenOffError(Exception):
+    """A process left what all do together, where the others wait for it and cannot be told; its cause is why.
+
+    It has to end, so that they see it gone.
+    """
+
+
 class CheckpointStore:
     """The checkpoints of one run in its ``output_dir``."""
 
@@ -107,6 +114,10 @@ class CheckpointStore:
             result = action()
         except torch.OutOfMemoryError:
             raise
+        except BrokenOffError as broken:
+            cause = broken.__cause__
+            assert isinstance(cause, Exception)
+            raise CheckpointError(explain_failure(target, staging, cause, self.needed())) from cause
         except CheckpointError as error:
             failure = str(error)
         except FAULTS as error:

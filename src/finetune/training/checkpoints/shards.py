@@ -7,7 +7,7 @@ from typing import Any
 
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 
-from finetune.training.checkpoints.publish import FAULTS
+from finetune.training.checkpoints.publish import FAULTS, BrokenOffError
 
 
 class PatientWriter(TorchCheckpointEngine):  # type: ignore[misc]
@@ -30,11 +30,16 @@ def patient_writes(engine: Any) -> Iterator[None]:
     """Let DeepSpeed's ``engine`` write a whole checkpoint, and raise what went wrong afterwards.
 
     It also sees to it that the files are complete when this returns: DeepSpeed can be told to write behind one's back.
+
+    Raises:
+        BrokenOffError: a small file that DeepSpeed writes by itself failed, before it met the other processes again.
     """
     usual, writer = engine.checkpoint_engine, PatientWriter(engine._config)
     engine.checkpoint_engine = writer
     try:
         yield
+    except FAULTS as error:
+        raise BrokenOffError from error
     finally:
         engine.checkpoint_engine = usual
     if writer.failure:

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from finetune.data.files import size_text
 from finetune.errors import CheckpointError
-from finetune.model.build import TrainableModel
 from finetune.model.sharded import true_shape
+from finetune.model.stored import StoredFormat
 from finetune.training.engine import Engine
 from finetune.training.saving import ExpectedWeights, expect_weights
 
-_REST = 100_000
-"""Bytes of configurations, random states, the Trainer's state and the manifest."""
+_REST = 50_000
+"""Bytes of configurations, the Trainer's state and the manifest."""
+_RANDOM = 20_000
+"""Bytes of the random states of a process."""
+_HEADER = 250
+"""Bytes that torch.save takes for a tensor beside its numbers."""
 _PROBE = 1 << 20
 """Bytes to try a disk with."""
 _MIN_8BIT = 4096
@@ -38,22 +43,25 @@ class Needs:
 
 
 def estimate_needs(
-    trainable: TrainableModel, optimizer: str, tokenizer: PreTrainedTokenizerBase, engine: Engine
+    model: PreTrainedModel | PeftModel,
+    stored: StoredFormat,
+    optimizer: str,
+    tokenizer: PreTrainedTokenizerBase,
+    engine: Engine,
 ) -> Needs:
     """Compute what is going to be saved, from the model as it is and the kind of ``optimizer``.
 
     DeepSpeed keeps a float32 copy of what trains beside the moments, and below stage 3 the weights once more.
     """
-    trained = [parameter for parameter in trainable.model.parameters() if parameter.requires_grad]
-    weights = _num_bytes(expect_weights(trainable.model, None))
-    final = _num_bytes(expect_weights(trainable.model, trainable.stored))
-    rest = _tokenizer_bytes(tokenizer) + _REST + 20_000 * engine.place.world_size
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = _num_bytes(expect_weights(model, None))
+    rest = _tokenizer_bytes(tokenizer) + _REST + _RANDOM * engine.place.world_size
     sharded = engine.deepspeed is not None
     states = sum(_state_bytes(true_shape(p), 4 if sharded else p.element_size(), optimizer) for p in trained)
     if sharded:
         states += sum(4 * math.prod(true_shape(parameter)) for parameter in trained)
         states += weights if engine.zero_stage < 3 else 0
-    return Needs(checkpoint=weights + states + rest, final=final + rest)
+    return Needs(checkpoint=weights + states + rest, final=_num_bytes(expect_weights(model, stored)) + rest)
 
 
 def check_room(output_dir: Path, needs: Needs, num_saves: int, standing: int, say: Callable[[str], None]) -> None:
@@ -128,13 +136,15 @@ def _tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _state_bytes(shape: torch.Size, element_size: int, optimizer: str) -> int:
-    """Return the bytes that ``optimizer`` keeps for a parameter."""
+    """Return the bytes that ``optimizer`` keeps for a parameter; each of its tensors has a header in the file too."""
     number = math.prod(shape)
     if optimizer == "adafactor":
         # a row and a column for each matrix in place of the whole
-        return 4 * (number if len(shape) < 2 else math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1])
+        kept = number if len(shape) < 2 else math.prod(shape[:-1]) + math.prod(shape[:-2]) * shape[-1]
+        return 4 * kept + 3 * _HEADER
     moments = next((count for name, count in _MOMENTS.items() if name in optimizer), 2)
     if "8bit" in optimizer and number >= _MIN_8BIT:
         # with the scale of each block of 256, and a table for each moment
-        return moments * (number + 4 * -(-number // 256) + 4 * 256)
-    return moments * number * (4 if "bit" in optimizer or "ademamix" in optimizer else element_size)
+        return moments * (number + 4 * -(-number // 256) + 4 * 256 + 3 * _HEADER)
+    in_32_bits = "bit" in optimizer or "ademamix" in optimizer
+    return moments * number * (4 if in_32_bits else element_size) + (moments + 1) * _HEADER
