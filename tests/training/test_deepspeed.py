@@ -109,3 +109,14 @@ def test_the_settings_read_are_left_as_they_were() -> None:
     resolve(settings)
 
     assert settings == {"bf16": {"enabled": "auto"}}
+
+
+def test_a_credential_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    """DeepSpeed would write it into every checkpoint."""
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps({"comet": {"api_key": "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"}}))
+
+    with pytest.raises(ConfigError) as caught:
+        load_deepspeed(DistributedSection(deepspeed=str(path)), tmp_path / "config.yml")
+    assert str(caught.value).startswith(f"{path}: comet.api_key: looks like a Hugging Face token")
+    assert "hf_abc" not in str(caught.value)

@@ -1,6 +1,7 @@
 """A31: forty faulty YAML files, each through the command of its own process, as a user meets it."""
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from reliability.record import Row, joined, listed
 from reliability.runs import Lab
 
 LIMIT_S = 1.0
+"""Of CPU, so that a busy machine does not count."""
 
 BASE = b"base_model: ./model\ndatasets:\n  - path: rows.jsonl\n    type: alpaca\nlearning_rate: 1e-5\n"
 """Five lines without a fault; what is added stands on line 6."""
@@ -119,10 +121,15 @@ def bad_yaml(lab: Lab) -> Row:
     )
 
 
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def _refuse(folder: Path, content: bytes, fragments: tuple[str, ...]) -> tuple[float, str, int]:
     """Run the command; return its seconds, what is wrong with the answer, and how many lines it had."""
     (folder / "config.yml").write_bytes(content)
-    started = time.monotonic()
+    started, before = time.monotonic(), _cpu_of_children()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "config.yml"],
         cwd=folder,
@@ -131,7 +138,7 @@ def _refuse(folder: Path, content: bytes, fragments: tuple[str, ...]) -> tuple[f
         check=False,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
-    seconds = time.monotonic() - started
+    seconds, cpu = time.monotonic() - started, _cpu_of_children() - before
     absent = [fragment for fragment in fragments if fragment not in done.stderr]
     last = " ".join(done.stderr.split())[-160:]
     if done.returncode != 2 or absent or "Traceback" in done.stderr:
@@ -140,5 +147,5 @@ def _refuse(folder: Path, content: bytes, fragments: tuple[str, ...]) -> tuple[f
         return seconds, "a secret was shown, or code was run", 0
     if done.stdout.strip() != "False":
         return seconds, "torch was imported", 0
-    late = f"{seconds:.1f} s" if seconds > LIMIT_S else ""
+    late = f"{cpu:.1f} s of CPU" if cpu > LIMIT_S else ""
     return seconds, late, len(done.stderr.strip().splitlines())

@@ -102,7 +102,7 @@ def _interruption(name: str) -> RunRow:
     def run(lab: Lab) -> Row:
         count = lab.count(*SIGNALS[name])
         if not count:
-            return not_shown(name, str(signals.ROWS[name].__doc__).partition(": ")[2], "in the full form")
+            return not_shown(name, str(signals.ROWS[name].__doc__).partition(": ")[2].rstrip("."), "in the full form")
         record = signals.ROWS[name](_bench(lab.folder), count)
         theirs = _stock_stops(lab) if name == "A6" else ""
         return Row(name, record.what, record.tried, record.passed, record.details, theirs, record.figures)

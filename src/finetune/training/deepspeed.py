@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.distributed import DistributedSection
+from finetune.config.secrets import secret_values
 from finetune.config.training import TrainingSection
 from finetune.errors import ConfigError, nearest
 
@@ -24,7 +25,7 @@ def load_deepspeed(distributed: DistributedSection, yaml_file: Path) -> tuple[Pa
     A relative path is looked up beside the YAML, then in the working directory, then among the shipped files.
 
     Raises:
-        ConfigError: there is no such file, or it is not a JSON object.
+        ConfigError: there is no such file, it is not a JSON object, or it holds a credential.
     """
     if not distributed.deepspeed:
         return None
@@ -36,6 +37,8 @@ def load_deepspeed(distributed: DistributedSection, yaml_file: Path) -> tuple[Pa
         raise ConfigError(f"{_place(path, error)} (named by deepspeed: in {yaml_file})") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}:1:1: DeepSpeed settings are a JSON object, in braces (deepspeed: in {yaml_file})")
+    if secret := next(secret_values(settings), None):  # DeepSpeed writes its settings into each checkpoint
+        raise ConfigError(f"{path}: {secret.message} (named by deepspeed: in {yaml_file})")
     return path, settings
 
 

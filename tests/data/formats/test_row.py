@@ -42,3 +42,7 @@ def test_broken_json_text_is_named_with_its_place() -> None:
     with pytest.raises(RowError) as error:
         as_objects('[{"a": }]', "turns")
     assert str(error.value) == "turns is text that is not valid JSON (Expecting value at character 8)"
+
+
+def test_a_credential_is_not_repeated() -> None:
+    assert describe(["hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"]) == "a list (a credential)"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from finetune.config.data import DataSection, DatasetEntry
+from finetune.config.secrets import find_secret
 from finetune.data.segments import RowError, Sample
 from finetune.data.tokenize import Tokenizer
 from finetune.errors import nearest
@@ -28,13 +29,14 @@ Builder = Callable[[DatasetEntry, DataSection, Tokenizer], Format]
 
 
 def describe(value: object) -> str:
-    """Say what a value is, the way a user of JSON names it, with the start of it."""
+    """Say what a value is, the way a user of JSON names it, with the start of it; a credential is not repeated."""
     if value is None:
         return "null"
     if isinstance(value, Mapping):
         return f"an object with {listed(value)}" if value else "an empty object"
     kinds = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
     shown = repr(value) if len(repr(value)) <= 40 else repr(value)[:37] + "..."
+    shown = "a credential" if find_secret(repr(value)) else shown
     return f"{kinds.get(type(value), type(value).__name__)} ({shown})"
 
 
