@@ -66,7 +66,7 @@ class LossHead:
         ]
 
     def loss_sum(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Return the summed loss of a batch's trained tokens, a float32 scalar, with a gradient where those are taken."""
+        """Return the summed loss of a batch's trained tokens, a float32 scalar, with its gradient if asked for."""
         outputs, outcome = self._forward(model, batch)
         # the empty logits tie the model's own outputs into the graph: engines watch those
         total: torch.Tensor = outcome.sum() + outputs.logits.sum()
