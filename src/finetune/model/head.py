@@ -69,7 +69,7 @@ class LossHead:
         """Return the summed loss of a batch's trained tokens, a float32 scalar with a gradient."""
         outputs, outcome = self._forward(model, batch)
         # the empty logits tie the model's own outputs into the graph: engines watch those
-        total: torch.Tensor = outcome + outputs.logits.sum()
+        total: torch.Tensor = outcome.sum() + outputs.logits.sum()
         return total
 
     def token_losses(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:

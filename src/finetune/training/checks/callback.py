@@ -44,7 +44,7 @@ class ChecksCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         started, subject = time.monotonic(), self.subject
         samples = [cut(sample) for sample in first_samples(subject.data)]
-        if subject.packs or subject.validation_packs:
+        if subject.packs or subject.validation_packs or subject.trainable.hardware.attention.flatten:
             check_isolation(subject.trainable, subject.vocab_size, self.say)
         loss = check_loss(self.trainer, subject.trainable, samples, self.say, packs=subject.packs)
         if subject.is_new and isinstance(subject.trainable.model, PeftModel):
