@@ -137,12 +137,15 @@ def test_a_second_run_is_refused_and_replace_keeps_the_first(config_file: Path) 
     assert (out.parent / "out.previous-1" / "adapter_model.safetensors").is_file()
 
 
-def test_data_without_an_answer_column_is_refused_before_anything_but_the_claim_is_written(
+def test_data_without_an_answer_column_is_refused_before_anything_but_lock_and_state_are_written(
     config_file: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl:1.*(output|answer)"):
         train(config_file, "--datasets[0].type.field_output=answer")
-    assert [entry.name for entry in sorted((tmp_path / "out").iterdir())] == [".lock", ".run-id"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [".lock", ".run-id", "run.json"]
+    state = read_state(tmp_path / "out")
+    assert state is not None
+    assert (state.status, state.exit_code, state.retryable) == ("failed", 3, False)
 
 
 def start(config_file: Path, *changes: str) -> subprocess.Popen[str]:

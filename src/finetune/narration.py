@@ -82,7 +82,9 @@ class Narrator:
         """Say how long the run is, and who takes part in it."""
         if engine.connected:
             self.say(f"processes: {engine.place.world_size}, {engine.name}")
-        if cadence.warmup_steps >= cadence.total_steps:
+        if cadence.warmup_steps and cadence.total_steps == 1:
+            self.say("WARNING nothing is learned: the one step of this run is of warm-up, which begins at 0")
+        elif cadence.warmup_steps >= cadence.total_steps:
             self.say("WARNING warm-up is as long as the run: the learning rate never reaches its peak")
         epoch = "" if streamed else f"{cadence.steps_per_epoch} an epoch, "
         self.say(f"steps: {cadence.total_steps} ({epoch}{cadence.warmup_steps} of warm-up)")

@@ -133,9 +133,10 @@ def plan_checks(
     """Return what proves the model before the first step, if it is not to be left out."""
     if config.training.skip_checks:
         return lambda trainer: []
-    packs, validation_packs = config.data.sample_packing, bool(config.data.eval_sample_packing)
+    packs = config.data.sample_packing
+    shares_rows = packs or bool(config.data.eval_sample_packing) or trainable.hardware.attention.flatten
     fresh = is_new and not config.adapter.lora_model_dir
-    subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, validation_packs, fresh)
+    subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, shares_rows, fresh)
     return lambda trainer: [ChecksCallback(subject, trainer, narrator.say)]
 
 

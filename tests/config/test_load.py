@@ -150,7 +150,7 @@ def test_the_number_of_problems_is_said_and_no_secret_is_echoed(tmp_path: Path) 
         ),
         (
             {"plugins": ["axolotl.integrations.liger.LigerPlugin", "axolotl.integrations.kd.KDPlugin"]},
-            "plugins: 'axolotl.integrations.kd.KDPlugin' is not supported; leave it out. Known are ",
+            "plugins: 'axolotl.integrations.kd.KDPlugin' is not supported; leave it out. Known are axolotl",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.story import LORA, PACKED, train, write_run
+from tests.story import LORA, PACKED, metrics, train, write_run
 from tests.tiny import save_tiny_llama, tiny_tokenizer
 from tests.training.sections import ALONE
 from transformers import LlamaForCausalLM, TrainerControl, TrainerState, TrainingArguments
@@ -196,3 +196,29 @@ def test_what_was_saved_last_is_named(callback: HealthCallback, tmp_path: Path) 
     callback.on_save(arguments, TrainerState(global_step=8), TrainerControl())
     with pytest.raises(HealthError, match=rf"The last checkpoint is {tmp_path}/checkpoint-8\."):
         callback.on_evaluate(arguments, TrainerState(), TrainerControl(), metrics={"eval_loss": math.inf})
+
+
+def test_a_gradient_of_zero_is_refused_at_the_first_step_alone(callback: HealthCallback) -> None:
+    made = callback.trainer
+    weight = made.model.lm_head.weight
+    weight.grad = torch.zeros_like(weight)
+    with pytest.raises(HealthError, match="step 1: the gradient is zero everywhere, so nothing would be learned: no "):
+        callback.on_pre_optimizer_step(made.args, TrainerState(), TrainerControl())
+    weight.grad = torch.ones_like(weight)
+    callback.on_pre_optimizer_step(made.args, TrainerState(), TrainerControl())
+    weight.grad = torch.zeros_like(weight)
+    callback.on_pre_optimizer_step(made.args, TrainerState(global_step=1), TrainerControl())
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_fewer_rows_than_a_batch_are_trained_as_they_are(tmp_path: Path, tiny_llama: Path, num_rows: int) -> None:
+    config = write_run(tmp_path, tiny_llama)
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)[:num_rows]
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    steady = ["--val_set_size=0", "--evals_per_epoch=null", "--warmup_steps=0", "--num_epochs=2"]
+    whole = train(config, *steady, "--gradient_accumulation_steps=8", f"--output_dir={tmp_path / 'whole'}")
+    exact = train(config, *steady, f"--micro_batch_size={num_rows}", f"--output_dir={tmp_path / 'exact'}")
+
+    assert len(metrics(whole, "loss")) == 2
+    assert metrics(whole, "loss") == pytest.approx(metrics(exact, "loss"), rel=1e-6)
+    assert metrics(whole, "loss")[1] < metrics(whole, "loss")[0]

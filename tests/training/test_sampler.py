@@ -183,4 +183,4 @@ def test_each_row_is_dealt_out_as_declared_whatever_their_number() -> None:
                 steps = [sorted(row for row in dealt[start : start + 8] if row != BLANK) for start in range(0, 40, 8)]
                 epochs.setdefault(epoch, steps)
                 assert steps == epochs[epoch]
-        assert epochs[0] != epochs[1] != epochs[2]
+        assert num_rows < 8 or epochs[0] != epochs[1] != epochs[2]

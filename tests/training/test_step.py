@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.data.collate import PackedCollator, PaddedCollator, SupervisedCollator
-from finetune.training.step import StepRecord, split_batch
+from finetune.training.step import StepRecord, trained_samples
 
 
 def sample(length: int, start: int) -> dict[str, np.ndarray]:
@@ -30,7 +30,7 @@ BLANK = {"input_ids": np.zeros(1, np.int32), "labels": np.full(1, -100, np.int32
     ids=["padded", "packed", "packed short", "flat"],
 )
 def test_the_samples_of_a_batch_come_back(collator: PaddedCollator | PackedCollator, items: list[object]) -> None:
-    found = list(split_batch(SupervisedCollator(collator)(items)))
+    found = list(trained_samples(SupervisedCollator(collator)(items)))
 
     assert [ids.tolist() for ids, _ in found] == [row["input_ids"].tolist() for row in SAMPLES]
     assert [labels.tolist() for _, labels in found] == [row["labels"].tolist() for row in SAMPLES]

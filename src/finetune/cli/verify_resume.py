@@ -127,6 +127,10 @@ def _verify(trial: Trial, at: int, steps: int) -> None:
     click.echo(f"3. gone on from checkpoint-{at} with the same command and --resume")
     _expect_end(trial, "resumed", trial.run("resumed", "killed-run", resume=True))
 
+    from finetune.cli.console import quiet_libraries
+
+    quiet_libraries()
+
     from finetune.training.agreement import compare_runs, within_spread
 
     whole = trial.trace("whole", "whole-run")

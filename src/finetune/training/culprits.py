@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune.data.collate import PackedDataset, PaddedCollator, SampleDataset, SupervisedCollator
 from finetune.data.store import IntArray
 from finetune.data.whereabouts import find_rows
+from finetune.model.head import split_batch
 from finetune.model.precision import Precision
 
 MAX_ROWS = 64
@@ -67,12 +68,11 @@ def _try_row(
     collator = SupervisedCollator(PaddedCollator(0, len(sample[0]), pad_to_multiple_of=1))
     batch = collator([{"input_ids": sample[0], "labels": sample[1]}])
     device = next(model.parameters()).device
-    labels = batch.pop("shift_labels").to(device)
-    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    inputs, wanted = split_batch({name: value.to(device) for name, value in batch.items()})
     try:
         with torch.set_grad_enabled(bool(parameters)), precision.autocast():
-            logits = model(**inputs, use_cache=False).logits
-            loss = torch.nn.functional.cross_entropy(logits[0].float(), labels[0])
+            logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"], use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits[0].float(), wanted["shift_labels"][0])
         if not parameters:
             return loss.item(), None
         grown = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -12,7 +12,7 @@ from finetune.model.precision import Precision
 from finetune.model.sharded import local_part
 from finetune.training.culprits import MAX_ROWS, TriedRow, describe_rows, render_rows, try_rows
 from finetune.training.engine import Engine
-from finetune.training.step import split_batch
+from finetune.training.step import trained_samples
 from finetune.training.trainer import CausalTrainer
 
 MAX_SKIPPED = 15
@@ -128,7 +128,7 @@ class HealthCallback(TrainerCallback):  # type: ignore[misc]
         faulty = self.engine.gather(record.faulty())
         in_loss = any(faulty)
         batches = [record.batches[number] for number in faulty[self.engine.place.rank]] if in_loss else record.batches
-        samples = [sample for batch in batches for sample in split_batch(batch)][:MAX_ROWS]
+        samples = [sample for batch in batches for sample in trained_samples(batch)][:MAX_ROWS]
         tried: list[tuple[float | None, float | None]] = [(None, None)] * len(samples)
         if self.engine.zero_stage != 3:  # there the processes would have to try as many rows as each other
             tried = try_rows(self.trainer.model, self.precision, samples, gradients=not in_loss)

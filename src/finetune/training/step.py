@@ -41,7 +41,7 @@ class StepRecord:
         return [number for number, loss in enumerate(self.losses) if not torch.isfinite(loss).item()]
 
 
-def split_batch(batch: dict[str, Any]) -> Iterator[tuple[IntArray, IntArray]]:
+def trained_samples(batch: dict[str, Any]) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield ``(input_ids, labels)`` of each sample of a batch that trains, padded or packed; int32 arrays ``[length]``.
 
     Packed samples begin where ``position_ids`` restart.  Rows that fill up a batch have no trained token.

@@ -27,7 +27,8 @@ class Subject:
     data: PreparedData | StreamedData
     packs: bool
     """Whether training samples share sequences."""
-    validation_packs: bool
+    shares_rows: bool
+    """Whether samples stand side by side in a row: in packs, or because the attention takes flat batches."""
     is_new: bool
     """Whether training starts here: an adapter that has been trained changes the model."""
 
@@ -44,7 +45,7 @@ class ChecksCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         started, subject = time.monotonic(), self.subject
         samples = [cut(sample) for sample in first_samples(subject.data)]
-        if subject.packs or subject.validation_packs or subject.trainable.hardware.attention.flatten:
+        if subject.shares_rows:
             check_isolation(subject.trainable, subject.vocab_size, self.say)
         loss = check_loss(self.trainer, subject.trainable, samples, self.say, packs=subject.packs)
         if subject.is_new and isinstance(subject.trainable.model, PeftModel):
