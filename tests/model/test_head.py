@@ -99,6 +99,15 @@ def test_single_losses_are_those_of_the_logits() -> None:
     torch.testing.assert_close(attach_head(model).token_losses(model, batch), expected, rtol=0, atol=1e-5)
 
 
+def test_without_gradients_the_sum_is_the_same() -> None:
+    model, batch = make("untied").eval(), COLLATORS["padded"]()
+    head = attach_head(model)
+    with torch.no_grad():
+        total = head.loss_sum(model, batch)
+    assert total.shape == ()
+    assert total.item() == pytest.approx(head.loss_sum(model, batch).item(), rel=1e-6)
+
+
 def test_a_model_that_is_asked_for_logits_still_gives_them() -> None:
     model, batch = make("untied").eval(), COLLATORS["padded"]()
     inputs, _ = split_batch(batch)
