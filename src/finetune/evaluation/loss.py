@@ -13,7 +13,7 @@ from finetune.data.collate import PaddedCollator, SupervisedCollator
 from finetune.data.store import StoredSamples
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
-from finetune.model.head import split_batch
+from finetune.model.head import on_device, split_batch
 from finetune.model.loss import sequence_losses
 from finetune.model.precision import Precision
 
@@ -78,7 +78,7 @@ def row_losses(
 
 
 def _sums(model: PreTrainedModel, batch: dict[str, torch.Tensor], precision: Precision) -> list[list[float]]:
-    inputs, wanted = split_batch({name: value.to(model.device) for name, value in batch.items()})
+    inputs, wanted = split_batch(on_device(batch, model.device))
     with torch.inference_mode(), precision.autocast():
         logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
     sums: list[list[float]] = sequence_losses(logits, wanted["shift_labels"]).tolist()
