@@ -34,7 +34,8 @@ def explained_memory(describe: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        # what loads weights has worded it already, as if the files were at fault
+        if is_out_of_memory(error) or (error.__cause__ and is_out_of_memory(error.__cause__)):
             raise HardwareError(describe()) from error
         raise
 

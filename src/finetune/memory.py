@@ -43,7 +43,8 @@ class Work:
         if not batches or "step" not in self.doing:
             return ""
         rows, width = batches[-1]["input_ids"].shape
-        return f", on a micro-batch of {rows} x {width} = {rows * width:,} tokens"
+        shape = f"{rows} x {width} = " if rows > 1 else ""  # samples without padding lie in one row
+        return f", on a micro-batch of {shape}{rows * width:,} tokens"
 
 
 class WorkCallback(TrainerCallback):  # type: ignore[misc]
