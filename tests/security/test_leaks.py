@@ -11,6 +11,7 @@ from tests.story import LORA, write_run
 from tests.tiny import save_tiny_llama
 
 from finetune.config import load_config
+from finetune.errors import ConfigError
 from finetune.model.attention import Attention
 from finetune.model.build import Hardware
 from finetune.model.precision import choose_precision
@@ -103,7 +104,6 @@ def test_the_credentials_of_a_deepspeed_file_are_not_kept(config_file: Path) -> 
     settings = {
         "zero_optimization": {"stage": 1},
         "comet": {"enabled": True, "api_key": LETTERS, "workspace": "w"},
-        "wandb": {"team": "t", "token": f"hf_{LETTERS}5"},
         "csv_monitor": {"output_path": [f"https://ann:{LETTERS}@example.org"]},
     }
     (config_file.parent / "zero1.json").write_text(json.dumps(settings))
@@ -113,6 +113,10 @@ def test_the_credentials_of_a_deepspeed_file_are_not_kept(config_file: Path) -> 
 
     assert LETTERS not in kept
     assert json.loads(kept)["deepspeed"]["comet"] == {"enabled": True, "api_key": "[redacted]", "workspace": "w"}
+
+    (config_file.parent / "zero1.json").write_text(json.dumps({**settings, "wandb": {"token": f"hf_{LETTERS}5"}}))
+    with pytest.raises(ConfigError, match=r"zero1\.json: wandb\.token: looks like a Hugging Face token"):
+        gather_surroundings(config, hardware)
 
 
 SPY = """
