@@ -44,14 +44,16 @@ class LongestBatch(TrainerCallback):  # type: ignore[misc]
         if not rows:
             return
         width = try_batch(trainer, rows)
+        is_flat = trainer.training_collator.collator.flatten
+        shape = f"{width:,} tokens of {len(rows)} rows" if is_flat else f"{len(rows)} x {width:,} tokens"
         self.say(
-            f"longest batch: {len(rows)} x {width:,} tokens passed before the first step, "
-            f"peak memory {self.peak_bytes() / 2**30:.2f} GiB"
+            f"longest batch: {shape} passed before the first step, peak memory {self.peak_bytes() / 2**30:.2f} GiB"
         )
 
 
 def find_longest(trainer: CausalTrainer, epoch: int) -> Sequence[int]:
-    """Return the rows of this process in the forward pass of ``epoch`` that has the longest row.
+    """Return the rows of this process in the forward pass of ``epoch`` that has the longest row; without padding, that
+    has the most tokens on one process.
 
     Empty where the first pass is as long as any, and where rows are filled to one length.
     """
@@ -64,7 +66,9 @@ def find_longest(trainer: CausalTrainer, epoch: int) -> Sequence[int]:
     micro, processes = trainer.args.per_device_train_batch_size, trainer.args.world_size
     lengths = np.where(order == BLANK, 0, dataset.lengths[np.maximum(order, 0)])
     per_pass = micro * processes
-    longest = [lengths[start : start + per_pass].max() for start in range(0, len(order), per_pass)]
+    measure = np.sum if trainer.training_collator.collator.flatten else np.max
+    batches = [measure(lengths[start : start + micro]) for start in range(0, len(order), micro)]
+    longest = [max(batches[start : start + processes]) for start in range(0, len(batches), processes)]
     best = int(np.argmax(longest))
     if longest[best] == longest[0]:
         return []
