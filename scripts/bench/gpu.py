@@ -121,7 +121,7 @@ def measure(name: str, case: Case, arguments: argparse.Namespace, sequence_len: 
     words = _words(case, arguments, sequence_len)
     expected = _finetune("estimate", words, arguments, (0, 5))
     said = _finetune("train", [*words, "--replace"], arguments, (0,))
-    if "samples are isolated" not in said:
+    if "they are isolated" not in said:
         raise CaseFailedError("packed samples were not found isolated")
     lines = (arguments.work / "out" / "metrics.jsonl").read_text().splitlines()
     steps = [row for row in map(json.loads, lines) if "loss" in row]

@@ -1,9 +1,10 @@
 """Everything that can go wrong, done on purpose: the reliability matrix and its scorecard.
 
-    python scripts/bench/reliability.py [--short] [--rows A3,A12] [--output FILE] [--work FOLDER]
+    python scripts/bench/reliability.py [--short] [--rows A3,A12] [--jobs 2] [--output FILE] [--work FOLDER]
 
 The full form takes about half an hour on two cores and writes scripts/bench/RELIABILITY.md; the short one, or some
-rows alone, print the page.  Ends with 1 if a row failed.
+rows alone, print the page.  Rows are run side by side, but for those whose result is a duration.  Ends with 1 if a row
+failed.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="fewer cases of each row; minutes")
     parser.add_argument("--rows", help="numbers with commas [all]")
+    parser.add_argument("--jobs", type=int, default=2, help="rows that are run at once [2]")
     parser.add_argument("--output", type=Path, help="where the page goes")
     parser.add_argument("--work", type=Path, help="keep what the runs leave here [a temporary folder]")
     options = parser.parse_args()
@@ -43,27 +46,24 @@ def run(folder: Path, options: argparse.Namespace) -> int:
 
     import_all()
 
-    from reliability.matrix import rows, run_row  # noqa: PLC0415
-    from reliability.render import render  # noqa: PLC0415
-    from reliability.runs import Lab  # noqa: PLC0415
+    from reliability.matrix import rows, run_all  # noqa: PLC0415
+    from reliability.render import in_short, render  # noqa: PLC0415
 
     known = rows()
     wanted = options.rows.split(",") if options.rows else list(known)
     if unknown := [name for name in wanted if name not in known]:
         sys.exit(f"--rows: {', '.join(unknown)} not known; there are {', '.join(known)}")
-    lab, results = Lab(folder, short=options.short), []
-    for name in wanted:
-        result = run_row(name, known[name], lab)
-        row, took = result.row, f"{result.seconds:.0f} s, {result.cpu_seconds:.0f} s of CPU"
-        verdict = "not shown" if row.missing else "FAILED" if row.failed else "holds"
-        print(f"{name} {verdict} {row.passed}/{row.tried} ({took}): {row.details or row.missing}", flush=True)
-        results.append(result)
-    page = render(results, short=options.short)
-    print(f"\n{page}")
     output = options.output or (None if options.short or options.rows else PAGE)
-    if output:
-        output.write_text(page, encoding="utf-8")
-    return int(any(result.row.failed for result in results))
+    started, found, page = time.monotonic(), {}, ""
+    for result in run_all(wanted, folder, short=options.short, num_at_once=options.jobs):
+        print(in_short(result), flush=True)
+        found[result.name] = result
+        results = [found[name] for name in wanted if name in found]
+        page = render(results, len(wanted), time.monotonic() - started, short=options.short)
+        if output:
+            output.write_text(page, encoding="utf-8")  # each time: a run that is cut short leaves what it showed
+    print(f"\n{page}")
+    return int(any(result.row.failed for result in found.values()))
 
 
 if __name__ == "__main__":

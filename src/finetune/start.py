@@ -14,8 +14,9 @@ from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
 from finetune.disk import writing
 from finetune.hardware import describe_device, peak_memory_bytes
+from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, TrainableModel
-from finetune.model.precision import Precision, choose_precision
+from finetune.model.precision import choose_precision
 from finetune.narration import Narrator
 from finetune.preprocess import Preprocessed
 from finetune.processes import this_process
@@ -37,8 +38,8 @@ ROOM = "free some space, or set output_dir to a folder that has room"
 """What to do where the disk of a run is full."""
 
 
-def connect(config: RunConfig) -> tuple[Engine, Precision]:
-    """Find the other processes, and settle what DeepSpeed and the precision are.
+def connect(config: RunConfig) -> tuple[Engine, Hardware]:
+    """Find the other processes, and settle what DeepSpeed, the precision and the attention are.
 
     Raises:
         ConfigError: the DeepSpeed file is missing, faulty, or contradicts the YAML.
@@ -49,7 +50,7 @@ def connect(config: RunConfig) -> tuple[Engine, Precision]:
     found = load_deepspeed(config.distributed, Path(config.source.file))
     precision = choose_precision(config.training, deepspeed=found is not None)
     settings = resolve_deepspeed(found, config.training, precision, place.world_size, cpu=not torch.cuda.is_available())
-    return start_engine(place, settings), precision
+    return start_engine(place, settings), Hardware(precision, choose_attention(config.model, precision))
 
 
 def find_start(config: RunConfig, hardware: Hardware, engine: Engine, allowed: Collection[str]) -> Continuation:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before the heavy imports, so that a faulty file is answered at once
-    from finetune.cli import main
+    from finetune.cli import command
 
-    main(["train", *sys.argv[1:]])
+    command("train")
     sys.exit()
 
 from transformers import TrainerCallback, set_seed
@@ -24,8 +24,7 @@ from finetune.disk import writing
 from finetune.fitting import memory_share, refuse_disagreement, settle_auto
 from finetune.hardware import peak_memory_bytes
 from finetune.memory import Work
-from finetune.model.attention import choose_attention
-from finetune.model.build import Hardware, build_model
+from finetune.model.build import build_model
 from finetune.narration import Narrator
 from finetune.preprocess import preprocess
 from finetune.processes import this_process
@@ -87,18 +86,16 @@ def run(
     attempt.belong(config.training)
     attempt.stop.say = narrator.say
     with attempt.recorded():
-        return tell(config, narrator, options or RunOptions(), attempt)
+        return _run(config, narrator, options or RunOptions(), attempt)
 
 
-def tell(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: Attempt) -> Path:
+def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: Attempt) -> Path:
     """The story itself: see :func:`run`."""
     # 1. What is asked for can be done here, by these processes.
     config = settle_auto(config, narrator.say)
-    engine, precision = connect(config)
+    engine, hardware = connect(config)
     refuse_disagreement(config, engine)
-    main = engine.place.is_main
-    hardware = Hardware(precision, choose_attention(config.model, precision))
-    output_dir = Path(config.training.output_dir)
+    main, output_dir = engine.place.is_main, Path(config.training.output_dir)
     start = engine.on_main(lambda: find_start(config, hardware, engine, options.allowed))
     _lock, run_id = take_output(config, start, engine, narrator, attempt, replace=options.replace)
 

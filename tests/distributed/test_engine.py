@@ -79,7 +79,7 @@ def test_the_main_process_alone_speaks_and_says_who_takes_part(grid: dict[tuple[
     log = spread.log
 
     assert log.count("processes: 2, ZeRO-3") == 1
-    assert log.count("samples are isolated on this model") == 1
+    assert log.count("check samples: side by side they are isolated") == 1
     assert log.count("  lr ") == len(metrics(spread.out, "loss"))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.functional import QuantState
+from bitsandbytes.nn import Linear8bitLt
 from tests.estimate.sections import CPU, config_of, make_setup
 from tests.tiny import save_tiny_llama
 from transformers import logging as transformers_logging
@@ -68,7 +69,8 @@ def constant_bytes(state: QuantState) -> int:
 def test_the_bytes_are_those_of_the_built_model(name: str, bf16: bool, base: Path, tmp_path: Path) -> None:
     keys = {**CASES[name], "bf16": bf16}
     held = expected(tmp_path, base, **keys)
-    parameters = list(built(tmp_path, base, **keys).parameters())
+    model = built(tmp_path, base, **keys)
+    parameters = list(model.parameters())
     states = [vars(parameter).get("quant_state") for parameter in parameters]
 
     assert sum(tensor.num_bytes for tensor in held) == sum(p.numel() * p.element_size() for p in parameters)
@@ -79,7 +81,7 @@ def test_the_bytes_are_those_of_the_built_model(name: str, bf16: bool, base: Pat
         measured = sum(constant_bytes(state) for state in states if state is not None)
         assert sum(tensor.constants for tensor in held) == measured
     if name == "8-bit":
-        scales = sum(vars(p)["SCB"].nbytes for p in parameters if vars(p).get("SCB") is not None)
+        scales = sum(layer.state.SCB.nbytes for layer in model.modules() if isinstance(layer, Linear8bitLt))
         assert sum(tensor.constants for tensor in held) == scales
 
 

@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"config", "disk", "errors"},
     "model": {"config", "disk", "errors", "compat"},
     "estimate": {"config", "model", "errors"},
-    "training": {"config", "data", "model", "disk", "errors", "compat", "processes", "attempt"},
+    "training": {"config", "data", "model", "estimate", "disk", "errors", "compat", "processes", "attempt"},
     "evaluation": {"config", "data", "model", "disk", "errors", "compat"},
     "generation": {"config", "data", "model", "errors", "compat"},
     "card": set(),

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.story import LORA, PACKED, metrics, train, write_run
 from tests.tiny import save_tiny_llama, tiny_tokenizer
+from tests.training.checkpoints.saves import make_store
 from tests.training.sections import ALONE
 from transformers import LlamaForCausalLM, TrainerControl, TrainerState, TrainingArguments
 
@@ -125,6 +126,7 @@ def trainer(model: LlamaForCausalLM, folder: Path) -> CausalTrainer:
         data_collator=collator,
         validation_collator=collator,
         training_sampler=None,
+        store=make_store(folder),
         processing_class=tiny_tokenizer(),
     )
 

@@ -128,7 +128,7 @@ def full_elsewhere(lab: Lab) -> Row:
     reason = why_not(lab.folder / "a11-try")
     if reason:
         return not_shown("A11", what, reason)
-    case = lab.case("a11", **LORA, num_epochs=1, datasets=[{"path": str(_many_rows(lab)), "type": COLUMNS}])
+    case = lab.case("a11", **LORA, max_steps=4, datasets=[{"path": str(_many_rows(lab)), "type": COLUMNS}])
     case.run()
     cases: list[tuple[str, int, Callable[[Disk], str]]] = [
         *[("preprocess", size, _preprocess(case)) for size in (50_000, 200_000, 400_000)[: lab.count(3, 2)]],

@@ -20,6 +20,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_S = 240
+COMPUTED = ("step", "epoch", "loss", "grad_norm", "learning_rate", "eval_loss")
+"""Fields of ``metrics.jsonl`` that are the same in any run, the first two in every row."""
 STOPS = {signal.SIGTERM: (75, 143), signal.SIGINT: (130,), signal.SIGUSR1: (75, 143), signal.SIGHUP: (75, 143)}
 """Signal to the exit codes that it may lead to, besides 0 for a run whose result was being written."""
 
@@ -164,14 +166,9 @@ def digest(out: Path) -> str:
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``metrics.jsonl`` without what a clock says."""
+    """Return what was computed, of the rows of ``metrics.jsonl``; what a clock says is left out."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    clock = re.compile(r"time|.*_runtime|.*_per_second|train_.*|total_flos")
-    return [
-        kept
-        for row in rows
-        if (kept := {k: v for k, v in row.items() if not clock.fullmatch(k)}).keys() > {"step", "epoch"}
-    ]
+    return [{name: row[name] for name in COMPUTED if name in row} for row in rows if row.keys() & set(COMPUTED[2:])]
 
 
 def wait(seconds: float) -> Callable[[subprocess.Popen[str], Path], None]:

@@ -14,6 +14,8 @@ from reliability.record import Row, joined, listed
 from reliability.runs import Case, Lab, has_staging, published, resumed_from, weights_digest
 from reliability.stock import Stock, last_error, stock
 
+NUM_KILLS_OF_STOCK = 60
+
 
 @dataclass
 class Tally:
@@ -92,7 +94,7 @@ def _finish(tally: Tally, killed: Killed) -> int:
 def random_kills(lab: Lab) -> Row:
     """A3."""
     tally = kill_ours(lab, lab.count(200, 20))
-    theirs = "" if lab.short else kill_stock(lab, 200).words
+    theirs = "" if lab.short else kill_stock(lab, NUM_KILLS_OF_STOCK).words
     text = "; ".join(f"{count}× {said}" for said, count in tally.said.most_common(3))
     return Row(
         "A3",

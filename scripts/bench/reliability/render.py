@@ -1,6 +1,7 @@
 """RELIABILITY.md: the scorecard first, then every row as it came out."""
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from results import machine, table
@@ -15,21 +16,35 @@ Words = Callable[[Sequence[Row]], str]
 """Puts rows into a cell of the scorecard."""
 
 
-def render(results: Sequence[Result], *, short: bool) -> str:
-    """Return the page."""
+INTRODUCTION = """\
+Every fault of the acceptance matrix, done on purpose to real runs of the commands: processes killed at random moments
+and at chosen file operations, disks filled, files damaged, secrets and pickles planted, inputs spoilt. The run is that
+of a random Llama of two layers with dropout, on CPUs, with a checkpoint every 2 steps; \"bit-identical\" compares the
+SHA-256 of its final weights, and every loss, with the run that nobody disturbed. The right column is a plain script
+over the HF Trainer with the same model and rows, to which the same was done where that makes sense. What failed stands
+here as it failed."""
+
+
+def in_short(result: Result) -> str:
+    """Return one line on a row, for the terminal."""
+    row, took = result.row, f"{result.seconds:.0f} s, {result.cpu_seconds:.0f} s of CPU"
+    verdict = "not shown" if row.missing else "FAILED" if row.failed else "holds"
+    return f"{result.name} {verdict} {row.passed}/{row.tried} ({took}): {row.details or row.missing}"
+
+
+def render(results: Sequence[Result], num_rows: int, seconds: float, *, short: bool) -> str:
+    """Return the page of those of ``num_rows`` that were run so far, ``seconds`` after the start."""
     found = {result.name: result.row for result in results}
-    form = "The short form (fewer cases, few rows with real launchers)" if short else "The full form"
+    form = "The short form (fewer cases, no rows with real launchers)" if short else "The full form"
+    left = f", {num_rows - len(results)} rows not run" if len(results) < num_rows else ""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    minutes = sum(result.seconds for result in results) / 60
     cpu = sum(result.cpu_seconds for result in results) / 60
     return "\n\n".join(
         [
             "# Reliability: what was done to it, and what came of it",
-            f"{form} of `python scripts/bench/reliability.py`, {minutes:.0f} minutes ({cpu:.0f} of CPU). "
-            "A random Llama of two layers on CPUs, dropout on, a checkpoint every 2 steps. "
-            "The rows are those of the acceptance matrix; stock means a plain script over the HF Trainer with the same "
-            "model and rows. What failed stands here as it failed.",
-            f"{machine()}. {versions}.",
+            INTRODUCTION,
+            f"{form} of `python scripts/bench/reliability.py`: {seconds / 60:.0f} minutes ({cpu:.0f} of CPU){left}. "
+            f"{machine()}; load {os.getloadavg()[0]:.1f} at the end. {versions}.",
             "## Scorecard",
             table(["", "finetune", "stock HF Trainer"], [list(line) for line in scorecard(found)]),
             "## Rows",

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -41,7 +41,7 @@ def load_model(
         "revision": base.revision,
         "trust_remote_code": model.trust_remote_code,
         "dtype": dtype,
-        "quantization_config": quantization(model, precision),
+        "quantization_config": spare_tied_head(quantization(model, precision), config),
         # with ZeRO-3 each tensor is spread over the processes as it is read, and lies on no device whole
         "device_map": None if is_deepspeed_zero3_enabled() else {"": _device()},
         "use_safetensors": True,
@@ -106,6 +106,16 @@ def quantization(model: ModelSection, precision: Precision) -> BitsAndBytesConfi
         return BitsAndBytesConfig(**{**arguments, **model.bnb_config_kwargs})
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"bnb_config_kwargs: {error}") from None
+
+
+def spare_tied_head(held: BitsAndBytesConfig | None, config: PretrainedConfig) -> BitsAndBytesConfig | None:
+    """Leave out an output layer that is the embedding, as transformers does until ``llm_int8_skip_modules`` is given.
+
+    bitsandbytes would make a quantized layer around a matrix that is not, whose first forward pass fails.
+    """
+    if held and held.llm_int8_skip_modules and config.get_text_config().tie_word_embeddings:
+        held.llm_int8_skip_modules = [*held.llm_int8_skip_modules, "lm_head"]
+    return held
 
 
 def stored_dtype(model: ModelSection, base: BaseModelSource) -> torch.dtype:

@@ -13,6 +13,7 @@ from finetune.data.store import IntArray
 from finetune.data.whereabouts import find_rows
 from finetune.model.head import split_batch
 from finetune.model.precision import Precision
+from finetune.training.step import on_device
 
 MAX_ROWS = 64
 """Rows of a process that are tried; a step of many short ones would take long."""
@@ -68,7 +69,7 @@ def _try_row(
     collator = SupervisedCollator(PaddedCollator(0, len(sample[0]), pad_to_multiple_of=1))
     batch = collator([{"input_ids": sample[0], "labels": sample[1]}])
     device = next(model.parameters()).device
-    inputs, wanted = split_batch({name: value.to(device) for name, value in batch.items()})
+    inputs, wanted = split_batch(on_device(batch, device))
     try:
         with torch.set_grad_enabled(bool(parameters)), precision.autocast():
             logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"], use_cache=False).logits

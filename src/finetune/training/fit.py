@@ -168,44 +168,14 @@ def fit(
     )
     saves = plan.cadence.eval_at if training.save_strategy == "best" else plan.cadence.save_at
     store.prepare(needs, first_step, total_steps, saves)
-    trainer = CausalTrainer(
-        model=trainable.model,
-        args=plan.arguments,
-        train_dataset=batches.train,
-        eval_dataset=batches.validation,
-        processing_class=batches.tokenizer,
-        data_collator=batches.collator,
-        validation_collator=batches.validation_collator,
-        training_sampler=plan.sampler,
-        store=store,
-        head=trainable.head,
-        compute_metrics=token_mean_loss,
-        callbacks=[
-            CadenceCallback(plan.cadence),
-            *([EpochCallback(plan.sampler)] if isinstance(plan.sampler, EvenSampler) else []),
-            *_own_callbacks(training, trainable),
-        ],
-    )
-    trainer.remove_callback(DefaultPrinter)
-    callbacks = watch(trainer)
-    for callback in callbacks:
+    trainer = _build_trainer(training, plan, trainable, batches, store)
+    watchers = watch(trainer)
+    for callback in [*watchers, *_closing_callbacks(plan, trainer, trainable, resume)]:
         trainer.add_callback(callback)
-    trainer.add_callback(EngineCallback(plan.engine, trainer))
-    trainer.add_callback(EvaluationCallback(plan.cadence, trainer))
-    # the last, so that it sees what the others have decided to save
-    checkpoint = resume.path if resume else None
-    trainer.add_callback(HealthCallback(plan.engine, trainer, trainable.hardware.precision, checkpoint))
     started = time.monotonic()
     with weights_only(deepspeed=plan.engine.deepspeed is not None):
-        if resume and resume.step >= total_steps:
-            trainer.load_finished(resume.path, total_steps)
-            _restore_rows(trainable)
-            if is_owed(plan.cadence, trainer.state):
-                trainer.evaluate()
-        else:
-            trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-    _restore_rows(trainable)
-    is_stopped = any(isinstance(callback, StopCallback) and callback.stops for callback in callbacks)
+        _take_steps(trainer, plan, trainable, resume)
+    is_stopped = any(isinstance(callback, StopCallback) and callback.stops for callback in watchers)
     if training.load_best_model_at_end and not is_stopped:
         trainer.evaluate()
     history = tuple(trainer.state.log_history)
@@ -220,16 +190,63 @@ def fit(
     )
 
 
-def _restore_rows(trainable: TrainableModel) -> None:
-    """Put frozen rows back: a checkpoint of ZeRO's brings its own copy, in which they have decayed."""
-    if trainable.frozen_rows:
-        trainable.frozen_rows.restore()
-
-
-def _own_callbacks(training: TrainingSection, trainable: TrainableModel) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = []
+def _build_trainer(
+    training: TrainingSection,
+    plan: TrainingPlan,
+    trainable: TrainableModel,
+    batches: Batches,
+    store: CheckpointStore,
+) -> CausalTrainer:
+    """Return the Trainer with the callbacks that change what it does; those that only look on come after them."""
+    callbacks: list[TrainerCallback] = [CadenceCallback(plan.cadence)]
+    if isinstance(plan.sampler, EvenSampler):
+        callbacks.append(EpochCallback(plan.sampler))
     if trainable.frozen_rows:
         callbacks.append(FrozenRowsCallback(trainable.frozen_rows))
     if training.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
-    return callbacks
+    trainer = CausalTrainer(
+        model=trainable.model,
+        args=plan.arguments,
+        train_dataset=batches.train,
+        eval_dataset=batches.validation,
+        processing_class=batches.tokenizer,
+        data_collator=batches.collator,
+        validation_collator=batches.validation_collator,
+        training_sampler=plan.sampler,
+        store=store,
+        head=trainable.head,
+        compute_metrics=token_mean_loss,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(DefaultPrinter)
+    return trainer
+
+
+def _closing_callbacks(
+    plan: TrainingPlan, trainer: CausalTrainer, trainable: TrainableModel, resume: Found | None
+) -> list[TrainerCallback]:
+    """Return those that come after all others; the last sees what the others have decided to save."""
+    return [
+        EngineCallback(plan.engine, trainer),
+        EvaluationCallback(plan.cadence, trainer),
+        HealthCallback(plan.engine, trainer, trainable.hardware.precision, resume.path if resume else None),
+    ]
+
+
+def _take_steps(trainer: CausalTrainer, plan: TrainingPlan, trainable: TrainableModel, resume: Found | None) -> None:
+    """Train from ``resume`` on; where its run had taken all steps, load it and take the evaluation that it lacks."""
+    if resume and resume.step >= plan.cadence.total_steps:
+        trainer.load_finished(resume.path, plan.cadence.total_steps)
+        _restore_rows(trainable)
+        if is_owed(plan.cadence, trainer.state):
+            trainer.evaluate()
+    else:
+        trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    _restore_rows(trainable)
+
+
+def _restore_rows(trainable: TrainableModel) -> None:
+    """Put frozen rows back: a checkpoint of ZeRO's brings its own copy, in which they have decayed."""
+    if trainable.frozen_rows:
+        trainable.frozen_rows.restore()

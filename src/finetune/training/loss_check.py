@@ -11,6 +11,7 @@ from finetune.data.collate import PaddedCollator, SupervisedCollator
 from finetune.model.build import TrainableModel
 from finetune.model.head import LossHead
 from finetune.model.liger import liger_loss
+from finetune.training.step import on_device
 
 LENGTHS = (9, 6)
 """Tokens of the samples of the probe."""
@@ -73,7 +74,4 @@ def _probe(trainable: TrainableModel) -> dict[str, Any]:
         PaddedCollator(0, max(LENGTHS), flatten=trainable.hardware.attention.flatten, pad_to_multiple_of=1)
     )
     device = next(trainable.model.parameters()).device
-    return {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in collator(samples).items()
-    }
+    return on_device(collator(samples), device)

@@ -36,7 +36,7 @@ def test_a_checkpoint_is_sealed_announced_and_linked(tmp_path: Path) -> None:
     store.save(120, parts(120), best=120)
 
     assert verify(tmp_path / "checkpoint-120").step == 120
-    assert re.fullmatch(r"checkpoint-120 saved in \d+\.\d s \(0 MB\)", said[0])
+    assert re.fullmatch(r"checkpoint-120 saved in \d+\.\d s \(\d kB\)", said[0])
     assert {str((tmp_path / name).readlink()) for name in ("latest", "best")} == {"checkpoint-120"}
     assert names(tmp_path) == {path.name for path in tmp_path.iterdir()} == {"checkpoint-120", "latest", "best"}
 
@@ -137,5 +137,5 @@ def test_a_full_disk_at_any_phase_is_named_and_loses_nothing(tmp_path: Path) -> 
     full = f"{tmp_path}/out/checkpoint-2 could not be saved: the disk is full; it takes about 1 MB, and "
     assert [text for text in outcomes[:-1] if not text.startswith(full)] == []
     assert len(outcomes) > 20
-    assert final.startswith(f"{tmp_path}/out could not be saved: the disk is full; it takes about 0 MB, and 0 MB are")
+    assert final.startswith(f"{tmp_path}/out could not be saved: the disk is full; it takes about 300 kB, and ")
     assert rest == "left []"

@@ -28,7 +28,7 @@ def test_attention_with_restarting_positions_is_isolated(tiny_llama: Path, atten
 
     check_isolation(trainable(model), 200, said.append)
 
-    assert said[0].startswith("packing: samples are isolated on this model")
+    assert said[0].startswith("check samples: side by side they are isolated (")
     assert model.training is False
 
 
@@ -43,7 +43,7 @@ class IgnoresPositions(LlamaForCausalLM):
 def test_a_model_that_ignores_positions_is_refused(tiny_llama: Path) -> None:
     model = IgnoresPositions.from_pretrained(tiny_llama)
 
-    with pytest.raises(ModelError, match=r"packed samples see each other .* Set sample_packing: false"):
+    with pytest.raises(ModelError, match=r"side by side see each other .* Set attn_implementation: sdpa; if that"):
         check_isolation(trainable(model), 200, print)
 
 
@@ -51,7 +51,7 @@ def test_a_model_with_a_running_state_is_refused() -> None:
     torch.manual_seed(0)
     model = MambaForCausalLM(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4))
 
-    with pytest.raises(ModelError, match="packed samples see each other"):
+    with pytest.raises(ModelError, match="samples side by side see each other"):
         check_isolation(trainable(model), 50, print)
 
 

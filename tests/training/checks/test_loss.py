@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tests.training.checkpoints.saves import make_store
 from transformers import BitsAndBytesConfig, LlamaForCausalLM, TrainingArguments
 
 from finetune.data.collate import PackedCollator, PaddedCollator, SupervisedCollator
@@ -43,6 +44,7 @@ def trainer(model: Any, folder: Path, *, packs: bool = False) -> CausalTrainer:
         data_collator=collator,
         validation_collator=collator,
         training_sampler=None,
+        store=make_store(folder),
     )
 
 

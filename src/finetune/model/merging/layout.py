@@ -6,6 +6,7 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from finetune.errors import ModelError
 from finetune.model.base import BaseModelSource
+from finetune.model.load import spare_tied_head
 from finetune.model.merging.plan import Layout
 
 
@@ -28,7 +29,8 @@ def read_layout(base: BaseModelSource, quantization: BitsAndBytesConfig | None, 
     quantized = {}
     if quantization:
         plain = set(model.modules())
-        AutoHfQuantizer.from_config(quantization, pre_quantized=False).preprocess_model(model, device_map={"": "cpu"})
+        held = spare_tied_head(quantization, config)
+        AutoHfQuantizer.from_config(held, pre_quantized=False).preprocess_model(model, device_map={"": "cpu"})
         quantized = {name: module for name, module in model.named_modules() if module not in plain}
     return Layout(
         names[id(source)],

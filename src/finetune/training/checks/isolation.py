@@ -9,6 +9,7 @@ import torch
 from finetune.data.collate import PackedCollator
 from finetune.errors import ModelError
 from finetune.model.build import TrainableModel
+from finetune.training.step import on_device
 
 LENGTH = 8
 """Tokens of each sample of the probe."""
@@ -33,10 +34,11 @@ def check_isolation(trainable: TrainableModel, vocab_size: int, say: Callable[[s
     difference, noise = ((pair[0] - pair[1]).abs().max().item() for pair in (packed, apart))
     if difference > 1e-3 * scale + 2 * noise:
         raise ModelError(
-            f"sample_packing: on this model packed samples see each other (a neighbour moves logits of up to "
-            f"{scale:.3g} by {difference:.3g}). Set sample_packing: false, or try another attn_implementation"
+            f"self-check: on this model samples side by side see each other (a neighbour moves logits of up to "
+            f"{scale:.3g} by {difference:.3g}). Set attn_implementation: sdpa; if that does not help, "
+            "sample_packing: false"
         )
-    say(f"packing: samples are isolated on this model (a neighbour moves logits by {difference:.1g} of {scale:.3g})")
+    say(f"check samples: side by side they are isolated (a neighbour moves logits by {difference:.1g} of {scale:.3g})")
 
 
 def _logits(trainable: TrainableModel, neighbours: Any, samples: Any, *, packed: bool) -> torch.Tensor:
@@ -48,11 +50,7 @@ def _logits(trainable: TrainableModel, neighbours: Any, samples: Any, *, packed:
     batch = PackedCollator(pad_token_id=0, sequence_len=LENGTH * len(bins[0]), flatten=flatten)(bins)
     model = trainable.model
     device = next(model.parameters()).device
-    inputs = {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-        if name != "labels"
-    }
+    inputs = on_device({name: value for name, value in batch.items() if name != "labels"}, device)
     was_training = model.training
     model.eval()
     with torch.no_grad(), trainable.hardware.precision.autocast():

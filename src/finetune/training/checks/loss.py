@@ -13,6 +13,7 @@ from finetune.data.tokenize import IGNORE_INDEX
 from finetune.errors import ModelError
 from finetune.model.build import TrainableModel
 from finetune.model.precision import Precision
+from finetune.training.step import on_device
 from finetune.training.trainer import CausalTrainer
 
 MAX_TOKENS = 128
@@ -94,8 +95,7 @@ def check_loss(
 def _micro_batch_loss(trainer: CausalTrainer, items: Sequence[Any], num_tokens: int) -> float:
     """Return what a micro-batch adds to the loss of a step of ``num_tokens``; items as the collator takes them."""
     device = next(trainer.model.parameters()).device
-    batch = trainer.training_collator(items)
-    inputs = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    inputs = on_device(trainer.training_collator(items), device)
     # torch.compile would compile for these lengths, which no step has
     model = trainer.model if trainer.args.torch_compile else trainer.model_wrapped
     with torch.no_grad():
