@@ -1,6 +1,6 @@
 """``python -m finetune`` is the ``finetune`` command."""
 
-from finetune.cli import main
+from finetune.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # before the heavy imports, so that a faulty file is answered at once
-    from finetune.cli import main
+    from finetune.cli import command
 
-    main(["train", *sys.argv[1:]])
+    command("train")
     sys.exit()
 
 from transformers import TrainerCallback, set_seed

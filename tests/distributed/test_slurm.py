@@ -79,7 +79,8 @@ def test_a_job_that_is_stopped_goes_back_into_the_queue_and_on_from_its_checkpoi
     assert (cluster / "requeued").read_text() == f"{os.getpid()}\n"
 
     done = len(metrics(out, "loss"))
-    exit_code, output = finish(submit(cluster, *ENDLESS, f"--max_steps={done + 2}", restarts=1))
+    shorter = (f"--max_steps={done + 2}", "--allow-changed=max_steps")
+    exit_code, output = finish(submit(cluster, *ENDLESS, *shorter, restarts=1))
     assert exit_code == 0, output
     assert len(metrics(out, "loss")) == done + 2
     assert "- num_devices: 2" in (out / "README.md").read_text()

@@ -24,7 +24,7 @@ from transformers import (
 from finetune.data.collate import PackedCollator, PaddedCollator, SupervisedCollator
 from finetune.errors import ModelError
 from finetune.model.head import attach_head
-from finetune.model.segments import knows_segments, register, segment_attention, varlen_attention
+from finetune.model.segments import SHORT, knows_segments, register, segment_attention, varlen_attention
 
 register()
 SMALL = {
@@ -100,6 +100,33 @@ def test_padded_rows_and_generated_tokens_are_those_of_sdpa(name: str) -> None:
 
     assert torch.equal(outputs[0][0], outputs[1][0])
     torch.testing.assert_close(outputs[0][1], outputs[1][1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_samples_attend_alike_by_products_and_by_the_fused_kernel(window: int | None, autocast: bool) -> None:
+    """Short samples take another way than long ones; both have the numbers of float64, within bfloat16's rounding."""
+    lengths = [SHORT, 1, 70, SHORT + 1]
+    options = {"cu_seq_lens_q": torch.tensor([0, *np.cumsum(lengths)]), "scaling": 0.3, "sliding_window": window}
+    torch.manual_seed(0)
+    exact = [torch.randn(1, heads, sum(lengths), 8).bfloat16().double().requires_grad_() for heads in (4, 2, 2)]
+    rounded = [tensor.detach().to(torch.float32 if autocast else torch.bfloat16).requires_grad_() for tensor in exact]
+    outputs = []
+    for tensors in (exact, rounded):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast and tensors is rounded):
+            output, _ = segment_attention(torch.nn.Module(), *tensors, None, **options)
+        (output.double() ** 2).sum().backward()
+        outputs.append(output)
+    pairs = [(outputs[0], outputs[1]), *((ours.grad, other.grad) for ours, other in zip(exact, rounded, strict=True))]
+    for wanted, found in pairs:
+        for one, other in zip(*(_pieces(tensor, lengths) for tensor in (wanted, found)), strict=True):
+            assert (one - other.double()).norm() < 0.015 * one.norm() + 1e-9
+    assert outputs[1].dtype == torch.bfloat16
+
+
+def _pieces(tensor: torch.Tensor, lengths: list[int]) -> tuple[torch.Tensor, ...]:
+    """Split by sample, where the tokens are: outputs have them in dimension 1, gradients of the inputs in 2."""
+    return torch.split_with_sizes(tensor, lengths, dim=1 if tensor.shape[1] == sum(lengths) else 2)
 
 
 def test_attention_of_another_kind_is_refused() -> None:

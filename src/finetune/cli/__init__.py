@@ -17,6 +17,7 @@ from finetune import __version__
 from finetune.attempt.outcome import lost_peer
 from finetune.cli.console import DEBUG
 from finetune.cli.failure import tell_failure
+from finetune.cli.leaving import leaving_at_once
 from finetune.errors import FinetuneError, nearest
 
 COMMANDS = {
@@ -61,6 +62,12 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="finetune")
 def app() -> None:
     """Fine-tune a language model from one YAML file."""
+
+
+def command(*words: str) -> None:
+    """Be the command ``words`` and what follows on this process's command line, and end the process with it."""
+    with leaving_at_once():
+        main([*words, *sys.argv[1:]])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,7 +2,8 @@
 
 A flat batch comes with ``cu_seq_lens_q`` and ``max_length_q`` from the collator, named as transformers'
 ``FlashAttentionKwargs``.  Two backends here read them: ``segments`` calls PyTorch's scaled dot product attention once
-per sample, which on a CPU is faster than one call with a dense mask; ``varlen`` is PyTorch's own variable-length flash
+per sample, which on a CPU is faster than one call with a dense mask, and in 16 bits takes short samples by plain matrix
+products, which are faster still; ``varlen`` is PyTorch's own variable-length flash
 attention for CUDA (``torch.nn.attention.varlen``).  Both are known to transformers by these names after
 :func:`register`.  Without boundaries (in generation) they are transformers' ``sdpa``.
 """
@@ -20,6 +21,12 @@ from finetune.errors import ModelError
 
 SEGMENTS = "segments"
 VARLEN = "varlen"
+
+SHORT = 512
+"""Tokens of a segment up to which plain products in bfloat16 are faster on a CPU than PyTorch's fused attention.
+
+Forward and backward of 9 heads of 64, CPU time: 4.5 times as fast at 130 tokens, twice at 512, alike at 1,024.
+"""
 
 Output = tuple[torch.Tensor, None]
 
@@ -48,7 +55,7 @@ def segment_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> Output:
-    """Attend within each segment, one call of scaled dot product attention per segment.
+    """Attend within each segment, one call of scaled dot product attention per segment, or products where it is short.
 
     Args:
         module: the attention layer of the model.
@@ -75,6 +82,9 @@ def segment_attention(
     parts = [torch.split_with_sizes(tensor, lengths, dim=2) for tensor in (query, key, value)]
     attended = []
     for length, queries, keys, values in zip(lengths, *parts, strict=True):
+        if length <= SHORT and not dropout and _is_16_bit_on_cpu(query):
+            attended.append(_attend_short(queries, keys, values, options.get("scaling"), window))
+            continue
         mask = _band(length, window, query.device)
         attended.append(
             torch.nn.functional.scaled_dot_product_attention(
@@ -149,6 +159,37 @@ def _refuse_other_kinds(module: torch.nn.Module, options: dict[str, Any], name: 
         asked.append("attention to later tokens")
     if asked:
         raise ModelError(f"attn_implementation: {name} does not know this model's {', '.join(asked)}; use eager")
+
+
+def _is_16_bit_on_cpu(query: torch.Tensor) -> bool:
+    """Whether products of ``query`` are taken in bfloat16 on a CPU: it is so itself, or autocast makes it so."""
+    if query.device.type != "cpu":
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    return dtype == torch.bfloat16
+
+
+def _attend_short(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, window: int | None
+) -> torch.Tensor:
+    """Attend by two batched products in bfloat16; heads that share a key go in one product.  Shapes as above."""
+    _, num_heads, length, width = query.shape
+    num_keys = key.shape[1]
+    rows = (num_keys, num_heads // num_keys * length, width)
+    query, key, value = (tensor.to(torch.bfloat16) for tensor in (query, key, value))
+    scores = torch.bmm(query.mul(scaling or width**-0.5).reshape(rows), key[0].transpose(1, 2))
+    scores.view(num_heads, length, length).add_(_short_penalty(window)[:length, :length])
+    # autocast would make a softmax of 32 bits, and keep both; inside, the sum has 32 bits anyway
+    with torch.autocast("cpu", enabled=False):
+        return torch.bmm(scores.softmax(dim=-1), value[0]).view(1, num_heads, length, value.shape[-1])
+
+
+@lru_cache(maxsize=8)
+def _short_penalty(window: int | None) -> torch.Tensor:
+    """Return what is added to the scores, minus infinity where a token is not seen, ``[SHORT, SHORT]``."""
+    distance = torch.arange(SHORT)[:, None] - torch.arange(SHORT)
+    seen = (distance >= 0) & (distance < (window or SHORT))
+    return torch.zeros(SHORT, SHORT, dtype=torch.bfloat16).masked_fill_(~seen, -torch.inf)
 
 
 @lru_cache(maxsize=8)
