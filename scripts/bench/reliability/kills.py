@@ -145,7 +145,7 @@ def aimed_kills(lab: Lab) -> Row:
     case = lab.case("a4", num_epochs=1)
     reference, _ = _reference(case)
     total = _count_events(case)
-    tried = min(lab.count(200, 12), total)
+    tried = min(lab.count(200, 8), total)
     moments = sorted(lab.chance.sample(range(1, total + 1), tried))
     failures = [said for moment in moments if (said := _kill_and_go_on(case, moment, reference))]
     where = f"at {tried} of {total} file operations in five saves with their rotation"
