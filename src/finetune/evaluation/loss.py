@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from finetune.data.collate import PaddedCollator, SupervisedCollator
+from finetune.data.collate import Batch, PaddedCollator, SupervisedCollator
 from finetune.data.store import StoredSamples
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
@@ -77,7 +77,7 @@ def row_losses(
     return sums
 
 
-def _sums(model: PreTrainedModel, batch: dict[str, torch.Tensor], precision: Precision) -> list[list[float]]:
+def _sums(model: PreTrainedModel, batch: Batch, precision: Precision) -> list[list[float]]:
     inputs, wanted = split_batch(on_device(batch, model.device))
     with torch.inference_mode(), precision.autocast():
         logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
