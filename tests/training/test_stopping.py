@@ -79,7 +79,7 @@ def whole(config_file: Path) -> Path:
 def record(out: Path) -> list[dict[str, Any]]:
     """Return the metrics without what a clock says, and without the summary of a whole run."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    clock = re.compile(r"time|.*_time|.*_runtime|.*_per_second")
+    clock = re.compile(r"time|time_left|data_wait|peak_memory_gb|.*_time|.*_runtime|.*_per_second")
     kept = [row for row in rows if "train_runtime" not in row]
     return [{name: value for name, value in row.items() if not clock.fullmatch(name)} for row in kept]
 

@@ -30,6 +30,7 @@ from finetune.training.checkpoints.space import estimate_needs
 from finetune.training.checkpoints.unpickled import weights_only
 from finetune.training.engine import Engine
 from finetune.training.health import HealthCallback
+from finetune.training.loss_check import check_loss
 from finetune.training.sampler import EpochCallback, EvenSampler, FilledSampler
 from finetune.training.stopping import EvaluationCallback, StopCallback, is_owed
 from finetune.training.throughput import Throughput
@@ -238,6 +239,7 @@ def _take_steps(trainer: CausalTrainer, plan: TrainingPlan, trainable: Trainable
     """Train from ``resume`` on; where its run had taken all steps, load it and take the evaluation that it lacks."""
     if resume and resume.step >= plan.cadence.total_steps:
         trainer.load_finished(resume.path, plan.cadence.total_steps)
+        check_loss(trainable, trainer.store.say)  # the evaluation then rounds as in a run that was not stopped
         _restore_rows(trainable)
         if is_owed(plan.cadence, trainer.state):
             trainer.evaluate()
