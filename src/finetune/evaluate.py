@@ -25,6 +25,7 @@ from finetune.evaluation.narration import applies_template, describe, model_fact
 from finetune.evaluation.record import EvaluationRecord, TaskRecord, write_record
 from finetune.evaluation.subject import Subject
 from finetune.evaluation.template_check import check_template
+from finetune.exhausted import describe_exhausted, explained_memory
 from finetune.model.precision import Precision, choose_precision
 from finetune.preprocess import preprocess, trained_tokenizer
 from finetune.processes import this_process
@@ -135,7 +136,8 @@ def evaluate(request: Request, console: Console) -> Path | None:
     session = Session(request, checked, precision, group, validation, tasks, console)
 
     # 2. One model, or two.
-    tuned, base = measure(session)
+    with explained_memory(lambda: describe_exhausted("the evaluation", helpful(request))):
+        tuned, base = measure(session)
     comparison = _compare(session, base, tuned) if base else None
 
     # 3. What came out.
@@ -166,6 +168,18 @@ def measure(session: Session) -> tuple[Measured, Measured | None]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return tuned, _measure(session, load_base(subject, tokenizer, session.precision), "base")
+
+
+def helpful(request: Request) -> list[str]:
+    """Return what to change where memory runs out in an evaluation, the cheapest first."""
+    subject = request.subject
+    size = subject.training.eval_batch_size
+    found = [f"eval_batch_size: {size // 2}  (the same losses)"] if size > 1 else []
+    if request.prepare_tasks:
+        found.append("--batch-size 1  (requests of tasks in one pass)")
+    if not subject.model.quantized:
+        found.append("load_in_4bit: true  (a quarter of the memory for weights; the losses of the rounded weights)")
+    return [*found, "a device with more memory"]
 
 
 def _measure(session: Session, loaded: Loaded, role: str) -> Measured:

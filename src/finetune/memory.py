@@ -1,34 +1,17 @@
 """What to say when memory runs out: what was being done, how large it was, and which changes cost least."""
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.config import RunConfig
-from finetune.disk import size_text
-from finetune.errors import HardwareError
+from finetune.exhausted import describe_exhausted, explained_memory
 from finetune.fitting import estimate_line
-from finetune.hardware import peak_memory_bytes
 from finetune.training.trainer import CausalTrainer
 
-_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED", "bad_alloc")
-"""Of exceptions that are plain RuntimeErrors, on a CPU and in CUDA's libraries."""
-
 LOADING, SAVING = "loading the weights", "saving the result"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory has run out, on a device or on the machine."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
 
 
 class Work:
@@ -40,19 +23,9 @@ class Work:
         self.doing = LOADING
         self.trainer: CausalTrainer | None = None
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Say what could be changed where memory runs out.
-
-        Raises:
-            HardwareError: it did; every other exception goes through as it is.
-        """
-        try:
-            yield
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise HardwareError(self.describe()) from error
-            raise
+    def explained(self) -> AbstractContextManager[None]:
+        """Say what could be changed where memory runs out; see :func:`explained_memory`."""
+        return explained_memory(self.describe)
 
     def watch(self, trainer: CausalTrainer) -> TrainerCallback:
         """Return the callback that follows a training."""
@@ -61,15 +34,8 @@ class Work:
 
     def describe(self) -> str:
         """Word the failure, with the changes that help, the cheapest first."""
-        estimated = estimate_line(self.config)
-        lines = [
-            f"memory ran out in {self.doing}{self._batch()}; this process had taken {size_text(peak_memory_bytes())}, "
-            f"and the {'GPU' if torch.cuda.is_available() else 'machine'} has {size_text(total_memory_bytes())}.",
-            *([estimated] if estimated else []),
-            "What helps, the cheapest first:",
-            *(f"  {change}" for change in changes(self.config, self.doing, self.num_processes)),
-        ]
-        return "\n  ".join(lines)
+        helping = changes(self.config, self.doing, self.num_processes)
+        return describe_exhausted(f"{self.doing}{self._batch()}", helping, estimate_line(self.config))
 
     def _batch(self) -> str:
         """The shape of the micro-batch under way, where there is one."""
@@ -77,7 +43,8 @@ class Work:
         if not batches or "step" not in self.doing:
             return ""
         rows, width = batches[-1]["input_ids"].shape
-        return f", on a micro-batch of {rows} x {width} = {rows * width:,} tokens"
+        shape = f"{rows} x {width} = " if rows > 1 else ""  # samples without padding lie in one row
+        return f", on a micro-batch of {shape}{rows * width:,} tokens"
 
 
 class WorkCallback(TrainerCallback):  # type: ignore[misc]
@@ -146,10 +113,3 @@ def _sharding(config: RunConfig, num_processes: int) -> list[str]:
     if num_processes > 1:
         return ["deepspeed: zero2.json, or zero3.json  (states, gradients and weights shared by the processes)"]
     return ["deepspeed: zero2_cpu_offload.json  (states in the machine's memory)"] if torch.cuda.is_available() else []
-
-
-def total_memory_bytes() -> int:
-    """Return what the GPU of this process has, or the machine where there is none."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -51,6 +51,7 @@ def command(config: str, overrides: tuple[str, ...], debug: bool, no_verify: boo
 
     console = open_console(debug=debug)
 
+    from finetune.exhausted import describe_exhausted, explained_memory
     from finetune.model.merge import merge_adapter
 
     def say(text: str) -> None:
@@ -58,7 +59,7 @@ def command(config: str, overrides: tuple[str, ...], debug: bool, no_verify: boo
 
     request = _request(run_config, **options)
     compared = None if no_verify else _held_out(run_config)
-    with _bar(console) as bar:
+    with _bar(console) as bar, explained_memory(lambda: describe_exhausted("merging", _helpful(no_verify=no_verify))):
         task = bar.add_task("merging", total=None)
         merged = merge_adapter(
             request, compared, say, lambda done, total: bar.update(task, completed=done, total=total)
@@ -70,6 +71,12 @@ def _held_out(config: "RunConfig") -> "Callable[[PreTrainedTokenizerBase], HeldO
     from finetune.held_out import held_out_rows
 
     return held_out_rows(config)
+
+
+def _helpful(*, no_verify: bool) -> list[str]:
+    """Return what to change where memory runs out, the cheapest first: a merge streams, its verification does not."""
+    skip = ["--no-verify  (the same files, which nobody has compared; the comparison holds whole models)"]
+    return [*([] if no_verify else skip), "a machine with more memory"]
 
 
 def _request(config: "RunConfig", **options: Any) -> "MergeRequest":

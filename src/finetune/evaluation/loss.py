@@ -13,7 +13,7 @@ from finetune.data.collate import Batch, PaddedCollator, SupervisedCollator
 from finetune.data.store import StoredSamples
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
-from finetune.model.head import split_batch
+from finetune.model.head import on_device, split_batch
 from finetune.model.loss import sequence_losses
 from finetune.model.precision import Precision
 
@@ -78,10 +78,8 @@ def row_losses(
 
 
 def _sums(model: PreTrainedModel, batch: Batch, precision: Precision) -> list[list[float]]:
-    inputs, wanted = split_batch(batch)
-    inputs = {name: value.to(model.device) for name, value in inputs.items()}
-    kept, shift_labels = (wanted[name].to(model.device) for name in ("logits_to_keep", "shift_labels"))
+    inputs, wanted = split_batch(on_device(batch, model.device))
     with torch.inference_mode(), precision.autocast():
-        logits = model(**inputs, logits_to_keep=kept).logits
-    sums: list[list[float]] = sequence_losses(logits, shift_labels).tolist()
+        logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
+    sums: list[list[float]] = sequence_losses(logits, wanted["shift_labels"]).tolist()
     return sums

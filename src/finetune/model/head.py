@@ -38,6 +38,11 @@ def split_batch(batch: Batch) -> tuple[Batch, Batch]:
     return inputs, {name: batch[name] for name in LOSS_KEYS if name in batch}
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return ``batch`` with its tensors on ``device``; numbers and tuples stay as they are."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
 @dataclass
 class Expected:
     """What the output layer has to predict in one forward pass, and the outcome."""

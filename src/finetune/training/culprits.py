@@ -11,9 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune.data.collate import PackedDataset, PaddedCollator, SampleDataset, SupervisedCollator
 from finetune.data.store import IntArray
 from finetune.data.whereabouts import find_rows
-from finetune.model.head import split_batch
+from finetune.model.head import on_device, split_batch
 from finetune.model.precision import Precision
-from finetune.training.step import on_device
 
 MAX_ROWS = 64
 """Rows of a process that are tried; a step of many short ones would take long."""

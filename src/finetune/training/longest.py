@@ -43,17 +43,18 @@ class LongestBatch(TrainerCallback):  # type: ignore[misc]
         rows = find_longest(trainer, int((state.epoch or 0) + 1e-6))
         if not rows:
             return
-        width = try_batch(trainer, rows)
+        num_tokens = try_batch(trainer, rows)
         self.say(
-            f"longest batch: {len(rows)} x {width:,} tokens passed before the first step, "
+            f"longest batch: {len(rows)} rows in {num_tokens:,} tokens passed before the first step, "
             f"peak memory {self.peak_bytes() / 2**30:.2f} GiB"
         )
 
 
 def find_longest(trainer: CausalTrainer, epoch: int) -> Sequence[int]:
-    """Return the rows of this process in the forward pass of ``epoch`` that has the longest row.
+    """Return the rows of this process in the forward pass of ``epoch`` that takes the most memory.
 
-    Empty where the first pass is as long as any, and where rows are filled to one length.
+    That is the one with the longest row, which the others are padded to; of flat batches, which have no padding, the
+    one with the most tokens.  Empty where the first pass is as long as any, and where rows are filled to one length.
     """
     sampler, dataset = trainer.training_sampler, trainer.train_dataset
     collator = trainer.training_collator.collator
@@ -64,7 +65,9 @@ def find_longest(trainer: CausalTrainer, epoch: int) -> Sequence[int]:
     micro, processes = trainer.args.per_device_train_batch_size, trainer.args.world_size
     lengths = np.where(order == BLANK, 0, dataset.lengths[np.maximum(order, 0)])
     per_pass = micro * processes
-    longest = [lengths[start : start + per_pass].max() for start in range(0, len(order), per_pass)]
+    sizes = [lengths[start : start + micro] for start in range(0, len(order), micro)]
+    chunks = [int(size.sum() if collator.flatten else size.max()) for size in sizes]
+    longest = [max(chunks[start : start + processes]) for start in range(0, len(chunks), processes)]
     best = int(np.argmax(longest))
     if longest[best] == longest[0]:
         return []
@@ -74,14 +77,14 @@ def find_longest(trainer: CausalTrainer, epoch: int) -> Sequence[int]:
 
 
 def try_batch(trainer: CausalTrainer, rows: Sequence[int]) -> int:
-    """Take a forward and a backward pass with ``rows`` and leave no trace; return the length of the batch."""
+    """Take a forward and a backward pass with ``rows`` and leave no trace; return its tokens, padding among them."""
     batch = trainer.training_collator([trainer.train_dataset[row] for row in rows])
     num_trained = (batch["labels"] != IGNORE_INDEX).sum().clamp(min=1).to(trainer.args.device)
     model = trainer.model_wrapped
     with _left_as_found(trainer.model), trainer.accelerator.no_sync(model):
         trainer.training_step(model, dict(batch), num_trained)
         model.zero_grad(set_to_none=True)
-    return int(batch["input_ids"].shape[1])
+    return int(batch["input_ids"].numel())
 
 
 @contextmanager

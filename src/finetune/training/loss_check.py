@@ -9,9 +9,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.data.collate import PaddedCollator, SupervisedCollator
 from finetune.model.build import TrainableModel
-from finetune.model.head import LossHead
+from finetune.model.head import LossHead, on_device
 from finetune.model.liger import liger_loss
-from finetune.training.step import on_device
 
 LENGTHS = (9, 6)
 """Tokens of the samples of the probe."""

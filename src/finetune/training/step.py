@@ -41,11 +41,6 @@ class StepRecord:
         return [number for number, loss in enumerate(self.losses) if not torch.isfinite(loss).item()]
 
 
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return ``batch`` with its tensors on ``device``; numbers and tuples stay as they are."""
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-
-
 def trained_samples(batch: dict[str, Any]) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield ``(input_ids, labels)`` of each sample of a batch that trains, padded or packed; int32 arrays ``[length]``.
 

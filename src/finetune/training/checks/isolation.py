@@ -9,7 +9,7 @@ import torch
 from finetune.data.collate import PackedCollator
 from finetune.errors import ModelError
 from finetune.model.build import TrainableModel
-from finetune.training.step import on_device
+from finetune.model.head import on_device
 
 LENGTH = 8
 """Tokens of each sample of the probe."""

@@ -12,8 +12,8 @@ from finetune.data.store import IntArray
 from finetune.data.tokenize import IGNORE_INDEX
 from finetune.errors import ModelError
 from finetune.model.build import TrainableModel
+from finetune.model.head import on_device
 from finetune.model.precision import Precision
-from finetune.training.step import on_device
 from finetune.training.trainer import CausalTrainer
 
 MAX_TOKENS = 128
