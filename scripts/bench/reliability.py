@@ -27,7 +27,9 @@ def main() -> int:
     parser.add_argument("--rows", help="numbers with commas [all]")
     parser.add_argument("--jobs", type=int, default=2, help="rows that are run at once [2]")
     parser.add_argument("--output", type=Path, help="where the page goes")
-    parser.add_argument("--work", type=Path, help="keep what the runs leave here [a temporary folder]")
+    parser.add_argument(
+        "--work", type=Path, help="keep what the runs leave here; rows that have held there are not run again"
+    )
     options = parser.parse_args()
     os.environ.update(ONE_THREAD)  # before torch is imported
     sys.path.insert(0, str(HERE.parents[1]))

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,10 @@ def test_ctrl_c_stops_a_reply_and_twice_leaves(instruct_run: Path) -> None:
             screen.wait_for("(stopped)")
             screen.wait_for("> ")
             process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            if process.poll() is None:  # readline shows its prompt a moment before it listens
+                process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
         finally:
             process.kill()

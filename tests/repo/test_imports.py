@@ -21,6 +21,7 @@ STORY = {
     "narration",
     "publish",
     "evaluate",
+    "exhausted",
     "rerender",
     "hardware",
     "held_out",

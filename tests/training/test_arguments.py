@@ -1,9 +1,13 @@
 """The translation into TrainingArguments."""
 
+from typing import get_args
+
+import pytest
 import torch
 from tests.training.sections import ALONE, training_section
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
+from finetune.config.training import Optimizer
 from finetune.model.precision import Precision
 from finetune.training.arguments import build_arguments
 from finetune.training.cadence import plan_cadence
@@ -65,3 +69,19 @@ def test_nothing_is_reported_or_hidden_behind_our_back() -> None:
 
 def test_without_validation_data_there_is_no_evaluation_strategy() -> None:
     assert build(has_validation=False).eval_strategy == "no"
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_each_optimizer_takes_its_steps_on_this_device(name: str) -> None:
+    """8-bit and paged ones too, on a CPU as on CUDA; none is a name that only fails once the model is loaded."""
+    layer = torch.nn.Linear(128, 64)  # smaller tensors than 4,096 numbers keep states of 32 bits
+    before = layer.weight.detach().clone()
+    layer.to("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(build(optimizer=name, learning_rate=1e-3), layer)
+    optimizer = optimizer_class(layer.parameters(), **settings)
+    for _ in range(2):
+        layer(torch.ones(2, 128, device=layer.weight.device)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    assert 1e-5 < (layer.weight.detach().cpu() - before).abs().max() < 0.1

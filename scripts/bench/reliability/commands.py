@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,10 +62,8 @@ def _kill(
     check(True)
     for number in range(count):
         child = case.start(*words, name=name)
-        until = time.monotonic() + lab.chance.uniform(0, whole.seconds)
-        while time.monotonic() < until and child.running():
-            time.sleep(0.001)
-        child.send(signal.SIGKILL)
+        if child.worked(lab.chance.uniform(0, whole.cpu_seconds)):
+            child.send(signal.SIGKILL)
         ended = child.wait().exit_code == 0
         said = check(ended)
         again = case.run(*words, name=name)

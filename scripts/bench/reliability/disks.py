@@ -29,7 +29,7 @@ def full_in_a_save(lab: Lab) -> Row:
     whole = lab.case("a9", num_epochs=1, save_total_limit=9)
     whole.run()
     size = sum(file.stat().st_size for file in (whole.out / f"checkpoint-{NEWEST}").rglob("*") if file.is_file())
-    count = lab.count(20, 4)
+    count = lab.count(20, 3)
     moments = [(str(NEWEST), size * k // count) for k in range(count)]
     moments += [(FINAL, size // 3 * k // 4) for k in range(lab.count(4, 1))]
     failures = [said for save, leave in moments if (said := _fill_in_save(lab, whole, save, leave))]

@@ -66,7 +66,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 def _twice_at_once(lab: Lab) -> list[str]:
     """Start a second run on the folder of one that is training."""
-    case = lab.case("a36-twice", num_epochs=20, save_steps=100)
+    case = lab.case("a36-twice", num_epochs=10, save_steps=100)
     first = case.start(name="train")
     while first.running() and not (case.out / "metrics.jsonl").is_file():
         time.sleep(0.005)

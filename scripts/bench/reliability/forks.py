@@ -39,6 +39,7 @@ class Outcome:
     text: str
     """Output and errors of all processes together."""
     seconds: float
+    cpu_seconds: float
 
     @property
     def last_words(self) -> str:
@@ -55,15 +56,33 @@ class Child:
     log: Path
     started: float = field(default_factory=time.monotonic)
     codes: dict[int, int] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    """Of the processes that have ended, and of what they waited for."""
 
     def running(self) -> bool:
         """Whether any process is left; never waits."""
         for pid in self.pids:
             if pid not in self.codes:
-                done, status = os.waitpid(pid, os.WNOHANG)
+                done, status, usage = os.wait4(pid, os.WNOHANG)
                 if done:
                     self.codes[pid] = os.waitstatus_to_exitcode(status)
+                    self.cpu_seconds += usage.ru_utime + usage.ru_stime
         return len(self.codes) < len(self.pids)
+
+    def worked(self, seconds: float) -> bool:
+        """Wait until the first process has used so much CPU time, or all have ended; return whether one still runs.
+
+        Time of the clock would say nothing of how far a run has come on a machine that is busy with something else.
+        """
+        while self.running():
+            if self._cpu_seconds() >= seconds:
+                return True
+            time.sleep(0.001)
+        return False
+
+    def _cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pids[0]}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def send(self, number: signal.Signals, *ranks: int) -> None:
         """Send a signal to the processes ``ranks``, or to all of them."""
@@ -82,7 +101,7 @@ class Child:
         codes = [self.codes[pid] for pid in self.pids]
         code = HUNG if late else next((code for code in codes if code), 0)
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
-        return Outcome(code, text, time.monotonic() - self.started)
+        return Outcome(code, text, time.monotonic() - self.started, self.cpu_seconds)
 
 
 def start(work: Work, log: Path, world_size: int = 1, environment: Mapping[str, str] | None = None) -> Child:

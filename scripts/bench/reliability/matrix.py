@@ -1,11 +1,12 @@
 """All rows: which function runs each, in the full form and in the short one."""
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -97,16 +98,35 @@ class Result:
 
 
 def run_all(names: Sequence[str], folder: Path, *, short: bool, num_at_once: int) -> Iterator[Result]:
-    """Run rows, each in a folder of its own, and yield what came of them as they end."""
-    known = rows()
+    """Run rows, each in a folder of its own, and yield what came of them as they end.
+
+    What a row came to is kept beside its folder; one that has held there is not run again.
+    """
+    known, kept = rows(), {name: result for name in names if (result := _kept(folder, name))}
+    yield from kept.values()
+    names = [name for name in names if name not in kept]
     together = sorted((name for name in names if name not in ALONE), key=_turn)
     with ProcessPoolExecutor(num_at_once, mp_context=get_context("fork")) as pool:
         futures = [pool.submit(_run_named, name, folder / name, short) for name in together]
         for future in as_completed(futures):
-            yield future.result()
+            yield _keep(folder, future.result())
     for name in names:
         if name not in together:
-            yield run_row(name, known[name], Lab(folder / name, short=short))
+            yield _keep(folder, run_row(name, known[name], Lab(folder / name, short=short)))
+
+
+def _keep(folder: Path, result: Result) -> Result:
+    (folder / f"{result.name}.json").write_text(json.dumps(asdict(result)), encoding="utf-8")
+    return result
+
+
+def _kept(folder: Path, name: str) -> Result | None:
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        return None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    result = Result(**{**values, "row": Row(**values["row"])})
+    return None if result.row.failed else result
 
 
 def _turn(name: str) -> int:
@@ -151,7 +171,7 @@ def _stock_stops(lab: Lab) -> str:
     for name, changes in {"by default": {}, "enable_jit_checkpoint": {"enable_jit_checkpoint": True}}.items():
         script = stock(lab, f"a6-{len(said)}")
         child = script.start(num_train_epochs=400, save_steps=5000, **changes)
-        while child.running() and "'loss'" not in child.log.read_text():
+        while child.running() and not (child.log.is_file() and "'loss'" in child.log.read_text()):
             time.sleep(0.01)
         child.send(signal.SIGTERM)
         done = child.wait()

@@ -43,7 +43,8 @@ def render(results: Sequence[Result], num_rows: int, seconds: float, *, short: b
         [
             "# Reliability: what was done to it, and what came of it",
             INTRODUCTION,
-            f"{form} of `python scripts/bench/reliability.py`: {seconds / 60:.0f} minutes ({cpu:.0f} of CPU){left}. "
+            f"{form} of `python scripts/bench/reliability.py`: {seconds / 60:.1f} minutes since its last start, "
+            f"{cpu:.1f} of CPU in all{left}. "
             f"{machine()}; load {os.getloadavg()[0]:.1f} at the end. {versions}.",
             "## Scorecard",
             table(["", "finetune", "stock HF Trainer"], [list(line) for line in scorecard(found)]),

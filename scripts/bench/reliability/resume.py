@@ -32,7 +32,7 @@ def every_point(lab: Lab) -> Row:
         case = lab.case(f"a1-{name.replace(' ', '-')}", **ALL_SAVED, **changes)
         whole = case.run()
         steps = published(case.out)[:-1]
-        steps = steps[:: lab.count(1, 6)]
+        steps = steps[:: lab.count(1, 7)]
         tried += max(len(steps), 1)
         failures += [] if steps else [f"{name}: {whole.last_words}"]
         failures += [f"{name}, {said}" for step in steps if (said := resume_at(case, step))]
@@ -138,13 +138,17 @@ def changed_on_resume(lab: Lab) -> Row:
     changes = CHANGES[:: lab.count(1, 4)]
     failures = [said for change in changes if (said := _refused(case, change))]
     files = [said for name in ("row edited", "weights edited", "two processes") if (said := _other_input(lab, name))]
-    tried = len(changes) + 3
+    files += [said] if (said := _allowed(case)) else []
+    tried = len(changes) + 4
     return Row(
         "A14",
         "a resume under changed values, data, weights or number of processes",
         tried,
         tried - len(failures) - len(files),
-        joined(f"{len(changes)} keys and 3 other inputs, refused old → new", listed(failures + files, 5)),
+        joined(
+            f"{len(changes)} keys and 3 other inputs, refused old → new; a rate that --allow-changed names trains",
+            listed(failures + files, 5),
+        ),
         stock=_stock_ignores(lab),
         figures={"fields": len(changes)},
     )
@@ -156,6 +160,19 @@ def _refused(case: Case, change: Change) -> str:
         return f"{change.words[0]}: {done.last_words}"
     named = change.names in done.text and " -> " in done.text
     return "" if named else f"{change.words[0]}: not named: {done.last_words}"
+
+
+def _allowed(case: Case) -> str:
+    """Go on with half the learning rate, and say so on the command line."""
+    step = published(case.out)[0]
+    changed = Case(case.folder / "allowed", case.config)
+    words = (f"--resume_from_checkpoint={case.out / f'checkpoint-{step}'}", f"--output_dir={changed.out}")
+    done = changed.run(*words, "--learning_rate=0.005", "--allow-changed=learning_rate")
+    if done.exit_code:
+        return f"--allow-changed: {done.last_words}"
+    rates = [(row[-1], old[-1]) for row, old in zip(ledger(changed.out, step), ledger(case.out, step), strict=True)]
+    halved = rates and all(abs(rate - old / 2) < 1e-9 for rate, old in rates)
+    return "" if halved else f"--allow-changed: rates {rates} (new, old)"
 
 
 def _other_input(lab: Lab, name: str) -> str:

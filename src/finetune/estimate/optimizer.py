@@ -9,8 +9,6 @@ BLOCK = 256
 """Elements that share one scale in an 8-bit state of bitsandbytes."""
 MIN_8BIT = 4096
 """Elements below which bitsandbytes keeps a state in 32 bits."""
-MIN_PAGED = 100_000
-"""Elements from which a paged state lies in memory that the driver may move to the host."""
 
 
 @dataclass(frozen=True)

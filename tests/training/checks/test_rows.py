@@ -57,6 +57,16 @@ def test_answers_without_a_trained_end_are_refused(data: Any) -> None:
     )
 
 
+def test_a_line_break_may_follow_the_end(data: Any) -> None:
+    rows, said = looked(*[("Capital? ", f"Oslo{TOKENIZER.eos_token}\n")] * 9, end=None), list[str]()
+    check_rows(rows, data, TOKENIZER, said.append)
+    assert said[1] == "check ends: the last trained token is an end token in 9 of 9 rows ('</s>')"
+    with pytest.raises(DataError, match="in none of 9 rows"):
+        check_rows(
+            looked(*[("Capital? ", f"Oslo{TOKENIZER.eos_token} or")] * 9, end=None), data, TOKENIZER, said.append
+        )
+
+
 def test_few_rows_and_rows_with_tokens_of_their_own_end_as_they_like(data: Any) -> None:
     said: list[str] = []
     check_rows(looked(*[("Capital? ", "Oslo")] * 7, end=None), data, TOKENIZER, said.append)

@@ -90,14 +90,17 @@ class CheckpointStore:
         if staging is None:
             self._tidy(step, best)
             return
+        written = False
         try:
             for write in writers:
                 self.together(target, staging, lambda write=write: write(staging))  # type: ignore[misc]
+            written = True
             files = self.sealed(target, staging)
             manifest = Manifest(step, self.facts, files, installed_versions())
             self.engine.only_main(lambda: self._publish(staging, target, manifest))
         except BaseException:
-            if self.engine.place.is_main:
+            # the main process may have failed, and cleared away, while another was still writing
+            if self.engine.place.is_main or not written:
                 shutil.rmtree(staging, ignore_errors=True)
             raise
         self._tidy(step, best)

@@ -108,7 +108,7 @@ def _check_ends(
     *,
     refuses: bool,
 ) -> None:
-    last = [int(ids[stretches(labels)[-1][1] - 1]) for ids, labels in looked.samples]
+    last = [_last_token(ids[slice(*stretches(labels)[-1])], kinds, tokenizer) for ids, labels in looked.samples]
     ends = Counter(token for token in last if kinds.is_special(np.array([token], np.int32))[0])
     names = ", ".join(repr(tokenizer.convert_ids_to_tokens(token)) for token, _ in ends.most_common(3))
     if not ends and refuses and len(last) >= FEWEST:
@@ -120,6 +120,13 @@ def _check_ends(
         )
     shown = f" ({names})" if names else ""
     say(f"check ends: the last trained token is an end token in {ends.total()} of {len(last)} rows{shown}")
+
+
+def _last_token(trained: IntArray, kinds: TokenKinds, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the last token but for blanks after a special one: some write ChatML with a trained line break there."""
+    special = np.flatnonzero(kinds.is_special(trained))
+    ends = len(special) > 0 and not _decode(trained[special[-1] + 1 :], tokenizer).strip()
+    return int(trained[special[-1] if ends else -1])
 
 
 def _check_text(looked: Looked, tokenizer: PreTrainedTokenizerBase, say: Callable[[str], None]) -> None:
