@@ -66,7 +66,7 @@ def test_a_checkpoint_is_compared_with_its_own_record_wherever_it_lies(config_fi
     (out / "checkpoint-4").rename(config_file.parent / "kept")
 
     changed = [*SHORT, f"--resume_from_checkpoint={config_file.parent / 'kept'}", "--learning_rate=0.5"]
-    with pytest.raises(ConfigError, match=r"kept/manifest.json\), and what is saved .*\n  learning_rate: 0.01 -> 0.5"):
+    with pytest.raises(ConfigError, match=r"kept belongs to a run with other values, .*\n  learning_rate: 0.01 -> 0.5"):
         train(config_file, *changed, f"--output_dir={config_file.parent / 'new'}")
 
 
