@@ -19,10 +19,10 @@ Words = Callable[[Sequence[Row]], str]
 INTRODUCTION = """\
 Every fault of the acceptance matrix, done on purpose to real runs of the commands: processes killed at random moments
 and at chosen file operations, disks filled, files damaged, secrets and pickles planted, inputs spoilt. The run is that
-of a random Llama of two layers with dropout, on CPUs, with a checkpoint every 2 steps; \"bit-identical\" compares the
-SHA-256 of its final weights, and every loss, with the run that nobody disturbed. The right column is a plain script
-over the HF Trainer with the same model and rows, to which the same was done where that makes sense. What failed stands
-here as it failed."""
+of a random Llama of two layers with dropout, on CPUs, with a checkpoint every 2 steps. "Bit-identical" means the
+SHA-256 of the final weights of the run that nobody disturbed; "silent" is damage that a run went on from without a
+word. The right column is a plain script over the HF Trainer with the same model and rows, to which the same was done
+where that makes sense. What failed stands here as it failed, **in bold**."""
 
 
 def in_short(result: Result) -> str:
@@ -130,7 +130,7 @@ LINES = (
     (("A30", "A31"), "bad inputs / answered by name and place", _inputs),
     (("A37",), "secrets planted / leaked", lambda rows: f"{_sum(rows, 'planted')} / {_sum(rows, 'leaked')}"),
     (("A38", "A39"), "malicious folders and pickles blocked", _passed),
-    (("A6",), "signals → safe exit; p50 / p95", _seconds),
+    (("A6",), "signals at random moments, ended safely; seconds to the end, median / 95th percentile", _seconds),
     (("save",), "a save with manifest, hashes and fsync", _overhead),
 )
 
