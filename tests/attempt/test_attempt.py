@@ -187,3 +187,13 @@ def test_a_signal_in_the_beginning_ends_the_process_with_a_word_and_what_was_pri
     assert done.stderr == f"finetune: stopped by SIGTERM before the first step; {kept} 143\n"
     ended = state_of(tmp_path)
     assert (ended.status, ended.exit_code, ended.retryable) == ("stopped", 143, True)
+
+
+def test_a_signal_before_a_resumed_run_is_taken_up_says_that_nothing_of_it_was_touched(tmp_path: Path) -> None:
+    script = STOPPED.replace("checkpoints=False", "checkpoints=True").replace("    attempt.begin()\n", "")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 143
+    kept = "the run that it was to go on with is as it was. Start again with the same command"
+    assert done.stderr == f"finetune: stopped by SIGTERM before the first step; {kept} 143\n"

@@ -197,6 +197,8 @@ class Attempt:
         kept = self.state.last_checkpoint if self.state else None
         if kept:
             return f"{kept} is whole. Go on with the same command and --resume"
+        if self.goes_on and self.state is None:
+            return "the run that it was to go on with is as it was. Start again with the same command"
         return "no checkpoint was saved yet. Start again with the same command"
 
     def _leave(self, text: str, exit_code: int) -> None:
