@@ -10,6 +10,7 @@ failed.
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     os.environ.update(ONE_THREAD)  # before torch is imported
+    # a shell's "&" starts programs that ignore Ctrl-C, and so would every run that is to be stopped by it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, str(HERE.parents[1]))
     folder = options.work or Path(tempfile.mkdtemp(prefix="reliability-"))
     folder.mkdir(parents=True, exist_ok=True)
