@@ -132,7 +132,7 @@ def full_elsewhere(lab: Lab) -> Row:
     case.run()
     cases: list[tuple[str, int, Callable[[Disk], str]]] = [
         *[("preprocess", size, _preprocess(case)) for size in (50_000, 200_000, 400_000)[: lab.count(3, 2)]],
-        *[("merge-lora", size, _merge(case)) for size in (4_096, 100_000, 200_000)[: lab.count(3, 2)]],
+        *[("merge-lora", size, _merge(case)) for size in (4_096, 50_000, 100_000)[: lab.count(3, 2)]],
     ]
     failures = [
         f"{name}, {size:,} bytes: {said}"
