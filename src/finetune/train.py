@@ -6,6 +6,7 @@
 import os
 import sys
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +86,11 @@ def run(
     attempt.take(this_process())
     attempt.belong(config.training)
     attempt.stop.say = narrator.say
-    with attempt.recorded():
-        return _run(config, narrator, options or RunOptions(), attempt)
+    with ExitStack() as held, attempt.recorded():
+        return _run(config, narrator, options or RunOptions(), attempt, held)
 
 
-def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: Attempt) -> Path:
+def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: Attempt, held: ExitStack) -> Path:
     """The story itself: see :func:`run`."""
     # 1. What is asked for can be done here, by these processes.
     config = settle_auto(config, narrator.say)
@@ -97,7 +98,9 @@ def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
     refuse_disagreement(config, engine)
     main, output_dir = engine.place.is_main, Path(config.training.output_dir)
     start = engine.on_main(lambda: find_start(config, hardware, engine, options.allowed))
-    _lock, run_id = take_output(config, start, engine, narrator, attempt, replace=options.replace)
+    claim, run_id = take_output(config, start, engine, narrator, attempt, replace=options.replace)
+    if claim:
+        held.callback(claim.release)
 
     # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)

@@ -19,11 +19,16 @@ _BEFORE_TRAINING = {LOCK, RUN_ID, RUN_STATE, RESOLVED, SURROUNDINGS, *_REPORTS, 
 
 @dataclass(frozen=True)
 class Claim:
-    """An output folder that belongs to this process for as long as this object lives."""
+    """An output folder that belongs to this process until it lets go, or ends."""
 
     moved: Path | None
     """Where another run that was in it is now."""
     lock: IO[str]
+
+    def release(self) -> None:
+        """Let go of the folder, also where a forked process still holds the open file."""
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+        self.lock.close()
 
 
 def claim_output_dir(output_dir: Path, prepared_dir: Path, *, resuming: bool, replace: bool) -> Claim:
