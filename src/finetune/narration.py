@@ -58,9 +58,10 @@ class Narrator:
             self.say(f"resuming from {resume.path}")
         self.say(f"output: {output_dir}")
 
-    def model(self, trainable: TrainableModel) -> None:
-        """Show what trains, in which format."""
+    def model(self, trainable: TrainableModel, warning: str | None) -> None:
+        """Show what trains, in which format, and what is to be said of the model's positions."""
         hardware = trainable.hardware
+        self.note(warning)
         self.note(hardware.precision.note)
         self.note(hardware.attention.note)
         compute = str(hardware.precision.compute_dtype).removeprefix("torch.")

@@ -50,6 +50,7 @@ from finetune.training.fit import build_batches, fit, plan
 from finetune.training.ledger import open_ledger
 from finetune.training.longest import LongestBatch
 from finetune.training.loss_check import LossCallback
+from finetune.training.output import let_go
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
 from finetune.training.samples import Sampler
@@ -99,8 +100,7 @@ def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
     main, output_dir = engine.place.is_main, Path(config.training.output_dir)
     start = engine.on_main(lambda: find_start(config, hardware, engine, options.allowed))
     claim, run_id = take_output(config, start, engine, narrator, attempt, replace=options.replace)
-    if claim:
-        held.callback(claim.release)
+    held.callback(let_go, claim)
 
     # 2. Rows become tokens; the plan of the steps follows from their number.
     ready = preprocess(config, narrator.say)
@@ -116,20 +116,19 @@ def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
     work = Work(config, engine.place.world_size)
     with work.explained():
         trainable = build_model(config.model, config.adapter, ready.base, hardware, ready.loaded, narrator.say)
-    narrator.model(trainable)
-    narrator.note(check_positions(trainable.model.config, config.data.sequence_len))
+    narrator.model(trainable, check_positions(trainable.model.config, config.data.sequence_len))
 
     # 4. Training.
     batches = build_batches(config.data, ready.data, ready.tokenizer, trainable.hardware, steps.sampler.num_rows)
     sampler = Sampler(config.training, ready.tokenizer, trainable, ready.data.validation, engine)
-    metrics, resolved = MetricsCallback(output_dir / "metrics.jsonl"), redact(config.render())
     with (
         work.explained(),
         writing(output_dir, "the results of this run", ROOM),
         ProgressCallback(narrator.console) as progress,
-        open_trackers(config.tracking, output_dir, resolved, narrator.say) as trackers,
+        open_trackers(config.tracking, output_dir, redact(config.render()), narrator.say) as trackers,
     ):
         stop, speed = StopCallback(attempt, engine, config.training), measure_speed(trainable, engine)
+        metrics = MetricsCallback(output_dir / "metrics.jsonl")
         watchers = [ChangedValuesCallback(start.keys), speed, progress, metrics, *trackers, stop, sampler]
         watchers += [LossCallback(trainable, narrator.say), *open_ledger(os.environ, engine.place.rank)]
         checks = plan_checks(config, ready, trainable, narrator, is_new=start.checkpoint is None)

@@ -25,10 +25,12 @@ class Claim:
     """Where another run that was in it is now."""
     lock: IO[str]
 
-    def release(self) -> None:
-        """Let go of the folder, also where a forked process still holds the open file."""
-        fcntl.flock(self.lock, fcntl.LOCK_UN)
-        self.lock.close()
+
+def let_go(claim: Claim | None) -> None:
+    """Give a folder back, also where a forked process still holds the open file; None is nobody's."""
+    if claim:
+        fcntl.flock(claim.lock, fcntl.LOCK_UN)
+        claim.lock.close()
 
 
 def claim_output_dir(output_dir: Path, prepared_dir: Path, *, resuming: bool, replace: bool) -> Claim:
