@@ -13,6 +13,7 @@ from finetune.continuation import Continuation, continue_from, note_changes, ref
 from finetune.data.audit.gates import check_gates
 from finetune.data.report import DataReport
 from finetune.disk import writing
+from finetune.fitting import memory_share
 from finetune.hardware import describe_device, peak_memory_bytes
 from finetune.model.attention import choose_attention
 from finetune.model.build import Hardware, TrainableModel
@@ -28,8 +29,12 @@ from finetune.training.checkpoints.publish import CheckpointStore
 from finetune.training.checkpoints.run import begin_run, read_run_id, saved_nothing
 from finetune.training.checks.callback import ChecksCallback, Subject
 from finetune.training.checks.rows import check_rows, look
+from finetune.training.compilation import Compilation, choose_compilation, refuse_compilation
 from finetune.training.deepspeed import load_deepspeed, resolve_deepspeed
 from finetune.training.engine import Engine, start_engine
+from finetune.training.fit import TrainingPlan
+from finetune.training.longest import LongestBatch
+from finetune.training.loss_check import LossCallback
 from finetune.training.output import Claim, claim_output_dir
 from finetune.training.throughput import ThroughputCallback, build_meter
 from finetune.training.trainer import CausalTrainer
@@ -48,6 +53,7 @@ def connect(config: RunConfig) -> tuple[Engine, Hardware]:
     """
     place = this_process()
     found = load_deepspeed(config.distributed, Path(config.source.file))
+    refuse_compilation(config.training, deepspeed=found is not None)
     precision = choose_precision(config.training, deepspeed=found is not None)
     settings = resolve_deepspeed(found, config.training, precision, place.world_size, cpu=not torch.cuda.is_available())
     return start_engine(place, settings), Hardware(precision, choose_attention(config.model, precision))
@@ -131,14 +137,34 @@ def check_data(config: RunConfig, ready: Preprocessed, engine: Engine, narrator:
 def plan_checks(
     config: RunConfig, ready: Preprocessed, trainable: TrainableModel, narrator: Narrator, *, is_new: bool
 ) -> Callable[[CausalTrainer], list[TrainerCallback]]:
-    """Return what proves the model before the first step, if it is not to be left out."""
+    """Return what proves the loss, the model and the memory before the first step; only the model can be left out."""
+
+    def always(trainer: CausalTrainer) -> list[TrainerCallback]:
+        longest = LongestBatch(trainer, memory_share(config), peak_memory_bytes, narrator.say)
+        return [LossCallback(trainable, narrator.say), longest]
+
     if config.training.skip_checks:
-        return lambda trainer: []
+        return always
     packs = config.data.sample_packing
     shares_rows = packs or bool(config.data.eval_sample_packing) or trainable.hardware.attention.flatten
     fresh = is_new and not config.adapter.lora_model_dir
     subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, shares_rows, fresh)
-    return lambda trainer: [ChecksCallback(subject, trainer, narrator.say)]
+
+    def with_model(trainer: CausalTrainer) -> list[TrainerCallback]:
+        loss, longest = always(trainer)
+        return [loss, ChecksCallback(subject, trainer, narrator.say), longest]
+
+    return with_model
+
+
+def plan_compilation(config: RunConfig, plan: TrainingPlan, hardware: Hardware, narrator: Narrator) -> Compilation:
+    """Decide whether the layers are compiled, and say so where that was left open."""
+    uses_deepspeed = plan.engine.deepspeed is not None
+    compilation = choose_compilation(
+        config.training, plan.cadence.total_steps, hardware.precision, deepspeed=uses_deepspeed
+    )
+    narrator.note(compilation.note)
+    return compilation
 
 
 def measure_speed(trainable: TrainableModel, engine: Engine) -> ThroughputCallback:

@@ -22,8 +22,7 @@ from finetune.attempt.attempt import Attempt
 from finetune.card.redact import redact
 from finetune.config import RunConfig
 from finetune.disk import writing
-from finetune.fitting import memory_share, refuse_disagreement, settle_auto
-from finetune.hardware import peak_memory_bytes
+from finetune.fitting import refuse_disagreement, settle_auto
 from finetune.memory import Work
 from finetune.model.build import build_model
 from finetune.narration import Narrator
@@ -40,6 +39,7 @@ from finetune.start import (
     note_start,
     open_store,
     plan_checks,
+    plan_compilation,
     take_output,
 )
 from finetune.training.callbacks import MetricsCallback
@@ -48,8 +48,6 @@ from finetune.training.checkpoints.final import publish_final
 from finetune.training.engine import stop_engine
 from finetune.training.fit import build_batches, fit, plan
 from finetune.training.ledger import open_ledger
-from finetune.training.longest import LongestBatch
-from finetune.training.loss_check import LossCallback
 from finetune.training.output import let_go
 from finetune.training.positions import check_positions
 from finetune.training.progress import ProgressCallback
@@ -110,6 +108,7 @@ def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
     check_data(config, ready, engine, narrator)
     steps = plan(config.training, ready.data, hardware, engine)
     narrator.steps(steps.cadence, engine, streamed=config.stream.streaming)
+    compilation = plan_compilation(config, steps, hardware, narrator)
 
     # 3. Weights become trainable.
     set_seed(config.training.seed)
@@ -123,20 +122,19 @@ def _run(config: RunConfig, narrator: Narrator, options: RunOptions, attempt: At
     sampler = Sampler(config.training, ready.tokenizer, trainable, ready.data.validation, engine)
     with (
         work.explained(),
+        compilation.explained(),
         writing(output_dir, "the results of this run", ROOM),
         ProgressCallback(narrator.console) as progress,
         open_trackers(config.tracking, output_dir, redact(config.render()), narrator.say) as trackers,
     ):
         stop, speed = StopCallback(attempt, engine, config.training), measure_speed(trainable, engine)
-        metrics = MetricsCallback(output_dir / "metrics.jsonl")
-        watchers = [ChangedValuesCallback(start.keys), speed, progress, metrics, *trackers, stop, sampler]
-        watchers += [LossCallback(trainable, narrator.say), *open_ledger(os.environ, engine.place.rank)]
+        records = [MetricsCallback(output_dir / "metrics.jsonl"), *open_ledger(os.environ, engine.place.rank)]
+        watchers = [ChangedValuesCallback(start.keys), speed, progress, *records, *trackers, stop, sampler]
         checks = plan_checks(config, ready, trainable, narrator, is_new=start.checkpoint is None)
 
         def watch(trainer: CausalTrainer) -> list[TrainerCallback]:
             trainer.meter = speed.meter
-            longest = LongestBatch(trainer, memory_share(config), peak_memory_bytes, narrator.say)
-            return [*watchers, *checks(trainer), longest, work.watch(trainer)]
+            return [*watchers, *checks(trainer), *compilation.callbacks(trainer, narrator.say), work.watch(trainer)]
 
         result = fit(config.training, steps, trainable, batches, watch, store, start.checkpoint)
         stop.raise_if_stopped(result.last_step, result.total_steps)

@@ -19,7 +19,7 @@ EXAMPLES = {
     "lora_mlp_kernel": "hint",
     "liger_cross_entropy": "hint",
     "cut_cross_entropy": "hint",
-    "torch_compile": "hint",
+    "torch_compile_mode": "hint",
     "dataloader_num_workers": "hint",
     "mlflow_tracking_uri": "hint",
     "hub_token": "secret",

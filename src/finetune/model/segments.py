@@ -38,6 +38,12 @@ def register() -> None:
         AttentionMaskInterface.register(name, flat_mask)
 
 
+def keep_from_compilation() -> None:
+    """Let the backends run as they are inside compiled layers: the boundaries are other ones in each batch."""
+    for name, function in ((SEGMENTS, segment_attention), (VARLEN, varlen_attention)):
+        AttentionInterface.register(name, torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+
+
 def flat_mask(*arguments: Any, attention_mask: torch.Tensor | None = None, **options: Any) -> torch.Tensor | None:
     """Make the mask of ``sdpa`` where there is padding to hide, none for a flat batch."""
     if attention_mask is None:

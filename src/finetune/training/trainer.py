@@ -54,6 +54,8 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         self.head = head
         self.record = StepRecord()
         self.meter = meter or Meter()
+        self.compiled = False
+        """Whether the layers are compiled code now."""
 
     @property
     def proven_head(self) -> LossHead | None:
@@ -74,7 +76,9 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         Otherwise dropout in the steps that follow would depend on how often is evaluated.
         """
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
+        # compiled layers would be compiled again, for lengths that no step has
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
+        with torch.random.fork_rng(devices), eager:
             return super().evaluate(*args, **kwargs)
 
     def _maybe_log_save_evaluate(

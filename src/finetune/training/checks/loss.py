@@ -96,10 +96,10 @@ def _micro_batch_loss(trainer: CausalTrainer, items: Sequence[Any], num_tokens: 
     """Return what a micro-batch adds to the loss of a step of ``num_tokens``; items as the collator takes them."""
     device = next(trainer.model.parameters()).device
     inputs = on_device(trainer.training_collator(items), device)
-    # torch.compile would compile for these lengths, which no step has
-    model = trainer.model if trainer.args.torch_compile else trainer.model_wrapped
     with torch.no_grad():
-        loss = trainer.compute_loss(model, inputs, num_items_in_batch=torch.tensor(num_tokens, device=device))
+        loss = trainer.compute_loss(
+            trainer.model_wrapped, inputs, num_items_in_batch=torch.tensor(num_tokens, device=device)
+        )
     return float(loss.item())
 
 
