@@ -26,19 +26,20 @@ LORA = {"adapter": "lora", "lora_r": 16, "lora_alpha": 32, "lora_target_linear":
 QLORA = {**LORA, "adapter": "qlora", "load_in_4bit": True, "gradient_checkpointing": True}
 FULL_8B = {"optimizer": "adamw_bnb_8bit", "gradient_checkpointing": True}
 COMPILED = {**LORA, "torch_compile": True}
-FP8 = {**COMPILED, "bf16": True, "fp8": True}
+FP8 = {"torch_compile": True, "bf16": True, "fp8": True}
 
 CASES = {
     "8B LoRA": Case("8B", LORA, 15_000),
     "1B LoRA": Case("1B", LORA, 82_000),
     "8B QLoRA": Case("8B", QLORA),
     "8B full, 8-bit optimizer": Case("8B", FULL_8B, 8_500),
+    "8B full, compiled, fp8, 8-bit optimizer": Case("8B", {**FULL_8B, **FP8}, 8_500, needs="torchao"),
     "8B LoRA, compiled": Case("8B", COMPILED, 15_000),
     "8B LoRA, TRL": Case("8B", LORA, needs="trl", with_trl="8B LoRA"),
-    "8B LoRA, compiled, fp8": Case("8B", FP8, needs="torchao"),
+    "8B LoRA, compiled, fp8": Case("8B", {**LORA, **FP8}, needs="torchao"),
     "1B LoRA, compiled": Case("1B", COMPILED, 82_000),
     "1B LoRA, TRL": Case("1B", LORA, needs="trl", with_trl="1B LoRA"),
-    "8B LoRA, compiled, fp8 tensorwise": Case("8B", {**FP8, "fp8": "tensorwise"}, needs="torchao"),
+    "8B LoRA, compiled, fp8 tensorwise": Case("8B", {**LORA, **FP8, "fp8": "tensorwise"}, needs="torchao"),
     "1B full": Case("1B", {}, 60_000),
     "8B LoRA, checkpointing": Case("8B", {**LORA, "gradient_checkpointing": True}, 11_000),
 }
