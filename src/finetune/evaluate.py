@@ -26,7 +26,7 @@ from finetune.evaluation.record import EvaluationRecord, TaskRecord, write_recor
 from finetune.evaluation.subject import Subject
 from finetune.evaluation.template_check import check_template
 from finetune.exhausted import describe_exhausted, explained_memory
-from finetune.model.precision import Precision, choose_precision
+from finetune.model.precision import Precision, choose_precision, measured
 from finetune.preprocess import preprocess, trained_tokenizer
 from finetune.processes import this_process
 from finetune.rerender import refresh_card
@@ -121,7 +121,7 @@ def evaluate(request: Request, console: Console) -> Path | None:
     # 1. Everything that can be wrong is found before weights are loaded.
     engine = start_engine(this_process(), None)
     group = Group(engine.place.rank, engine.place.world_size)
-    precision = choose_precision(subject.training)
+    precision = choose_precision(measured(subject.training))
     _refuse_missing_base(request)
     checked = check_subject(subject)
     validation = _validation(subject)

@@ -46,6 +46,12 @@ LORA = {"adapter": "lora", "lora_target_linear": True}
         ({"eval_strategy": "steps", "val_set_size": 2}, "eval_strategy: steps needs eval_steps"),
         ({"save_strategy": "epoch", "save_steps": 5}, "save_strategy: epoch excludes save_steps and saves_per_epoch"),
         ({"bf16": True, "fp16": True}, "bf16 and fp16 exclude each other"),
+        ({"fp8": True, "fp16": True}, "fp8 rounds bfloat16 to 8 bits, and fp16: true computes in another format"),
+        ({"fp8": "tensorwise", "bf16": False}, "and bf16: false computes in another format; set bf16: true"),
+        (
+            {**LORA, "load_in_4bit": True, "fp8": True},
+            "fp8 rounds unquantized weights, and load_in_4bit quantizes them; drop one of the two",
+        ),
         (
             {"cosine_min_lr_ratio": 0.1, "lr_scheduler": "linear"},
             "cosine_min_lr_ratio needs lr_scheduler: cosine, not linear",

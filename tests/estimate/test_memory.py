@@ -58,6 +58,13 @@ def test_an_adapter_leaves_the_base_in_16_bits(base: Path) -> None:
     assert parts["adapter"] == parts["gradients"] == 4 * found.num_trained
 
 
+def test_products_in_8_bits_make_no_16_bit_copies_of_whole_weights(base: Path) -> None:
+    copies = "16-bit copies of trained weights"
+    assert copies in sizes(needed(base, bf16=True))
+    assert copies not in sizes(needed(base, bf16=True, fp8=True))
+    assert copies in sizes(needed(base, bf16=True, fp8=True, **LORA))
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_divides_what_its_stage_says(stage: int, base: Path) -> None:
     found = needed(base, {"stage": stage}, 4)

@@ -5,7 +5,7 @@ import torch
 
 from finetune.config.training import TrainingSection
 from finetune.errors import HardwareError
-from finetune.model.precision import choose_precision
+from finetune.model.precision import choose_precision, trained_dtype
 from finetune.model.processor import cpu_has_bf16
 
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
@@ -32,3 +32,14 @@ def test_false_is_float32() -> None:
 def test_a_format_of_gpus_is_refused_on_a_cpu(key: str) -> None:
     with pytest.raises(HardwareError, match=f"{key}: true needs a CUDA device, and none is visible"):
         choose_precision(section(**{key: True}))
+
+
+@on_cpu
+def test_8_bit_products_are_refused_on_a_cpu_with_what_to_use_instead() -> None:
+    with pytest.raises(HardwareError, match=r"^fp8 needs a CUDA device, and none is visible; use bf16: true"):
+        choose_precision(section(fp8=True))
+
+
+@pytest.mark.parametrize("key", ["tf32", "fp8"])
+def test_what_was_trained_on_another_device_can_be_measured_here(key: str) -> None:
+    assert trained_dtype(section(bf16=True, **{key: True})) == torch.bfloat16

@@ -104,6 +104,14 @@ def test_bfloat16_in_the_file_becomes_float32_on_a_cpu() -> None:
     assert resolve({"bf16": {"enabled": True}}, cpu=True)["bf16"] == {"enabled": False}
 
 
+def test_8_bit_products_and_zero_3_are_refused() -> None:
+    section, precision = training_section(), Precision(torch.bfloat16, fp8="rowwise")
+    found = (Path("zero3.json"), {"zero_optimization": {"stage": 3}})
+
+    with pytest.raises(ConfigError, match=r"^zero3.json: zero_optimization.stage is 3, and fp8 .* use ZeRO-1 or 2, or"):
+        resolve_deepspeed(found, section, precision, 4, cpu=False)
+
+
 def test_the_settings_read_are_left_as_they_were() -> None:
     settings = json.loads('{"bf16": {"enabled": "auto"}}')
     resolve(settings)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 UNTRAINED = -100
@@ -31,6 +32,8 @@ class Job:
     seed: int
     steps: str
     """File that gets a line of JSON for each optimizer step."""
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
 
     @property
     def base_dtype(self) -> str:
@@ -43,10 +46,11 @@ def read_job() -> Job:
     return Job(**json.loads(Path(sys.argv[1]).read_text()))
 
 
-def write_step(job: Job, loss: float, total: int, trained: int) -> None:
+def write_step(job: Job, loss: float, total: int, trained: int, **more: float) -> None:
     """Write what one optimizer step took in, and when it ended."""
+    row = {"time": time.time(), "loss": loss, "total": total, "trained": trained, **more}
     with Path(job.steps).open("a") as file:
-        file.write(json.dumps({"time": time.time(), "loss": loss, "total": total, "trained": trained}) + "\n")
+        file.write(json.dumps(row) + "\n")
 
 
 class StepClock(TrainerCallback):
@@ -61,7 +65,10 @@ class StepClock(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if "loss" in logs:
-            write_step(self.job, logs["loss"], self.total, self.trained)
+            more = {"grad_norm": float(logs["grad_norm"])} if "grad_norm" in logs else {}
+            if self.job.device == "cuda":
+                more["peak_bytes"] = torch.cuda.max_memory_allocated()
+            write_step(self.job, logs["loss"], self.total, self.trained, **more)
             self.total = self.trained = 0
 
     def _count(self, module: Any, inputs: Any, arguments: dict[str, Any]) -> None:

@@ -23,6 +23,9 @@ def _adapter_contradictions(config: RunConfig) -> Iterator[Fault]:
     if model.quantized and not adapter.adapter:
         bits = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
         yield Fault((bits,), f"{bits} freezes the weights, so nothing could be trained; add adapter: lora")
+    if training.fp8 and model.quantized:
+        bits = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
+        yield Fault(("fp8",), f"fp8 rounds unquantized weights, and {bits} quantizes them; drop one of the two")
     if adapter.adapter == "qlora" and not model.load_in_4bit:
         yield Fault(("adapter",), "adapter: qlora needs load_in_4bit: true; use adapter: lora for an unquantized base")
     if adapter.adapter and model.unfrozen_parameters:

@@ -96,6 +96,8 @@ class TrainingSection(Section):
     """float16 mixed precision with loss scaling (CUDA)."""
     tf32: bool = key(False, affects="training")
     """TensorFloat-32 matrix products in float32 code (CUDA)."""
+    fp8: bool | Literal["rowwise", "tensorwise"] = key(False, affects="training")
+    """8-bit products in the layers (CUDA 8.9 on, finetune[fp8]); true: rowwise, where samples stay isolated."""
     gradient_checkpointing: bool | Literal["auto"] = key(False, affects="nothing")
     """Recompute activations in the backward pass: less memory, a third more work; auto: where they do not fit."""
     gradient_checkpointing_kwargs: dict[str, Any] = key(dict, affects="training")
@@ -220,8 +222,6 @@ class TrainingSection(Section):
                 f"batch_size {self.batch_size} is not micro_batch_size {self.micro_batch_size} x "
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps}; leave one of the three out"
             )
-        if self.bf16 is True and self.fp16:
-            raise ValueError("bf16 and fp16 exclude each other")
         if self.cosine_min_lr_ratio is not None and self.lr_scheduler != "cosine":
             raise ValueError(f"cosine_min_lr_ratio needs lr_scheduler: cosine, not {self.lr_scheduler}")
         if self.lr_scheduler == "cosine_with_min_lr":
@@ -230,6 +230,15 @@ class TrainingSection(Section):
             raise ValueError("gradient_checkpointing_kwargs needs gradient_checkpointing: true")
         if "eval_max_new_tokens" in self.changed_keys() and not self.eval_table_size:
             raise ValueError("eval_max_new_tokens: no effect without eval_table_size; set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _formats_agree(self) -> "TrainingSection":
+        if self.bf16 is True and self.fp16:
+            raise ValueError("bf16 and fp16 exclude each other")
+        if self.fp8 and (self.fp16 or self.bf16 is False):
+            given = "fp16: true" if self.fp16 else "bf16: false"
+            raise ValueError(f"fp8 rounds bfloat16 to 8 bits, and {given} computes in another format; set bf16: true")
         return self
 
     @model_validator(mode="after")

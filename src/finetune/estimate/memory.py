@@ -180,7 +180,8 @@ def _gradients(setup: Setup, trained: list[Held], sharding: Sharding | None) -> 
 def _activations(setup: Setup, held: list[Held]) -> tuple[Activations, int]:
     architecture = setup.base.architecture
     numerics = _numerics(setup, held)
-    has_copies = setup.deepspeed is None  # which holds the weights in the compute format already
+    # DeepSpeed holds the weights in the compute format already; products in 8 bits round them anew each time
+    has_copies = setup.deepspeed is None and (not setup.training.fp8 or bool(setup.adapter.adapter))
     layers = plan_layers(
         architecture, held, adapter=bool(setup.adapter.adapter), dora=_dora(setup), has_copies=has_copies
     )

@@ -13,6 +13,7 @@ from finetune.model.adapters import add_adapter
 from finetune.model.attention import Attention
 from finetune.model.base import BaseModelSource
 from finetune.model.embeddings import add_token_rows
+from finetune.model.fp8 import multiply_in_fp8
 from finetune.model.freeze import FrozenRows, PatternMatch, cast_frozen, unfreeze
 from finetune.model.generation import align_special_tokens
 from finetune.model.head import LossHead, attach_head
@@ -79,6 +80,8 @@ def build_model(
         frozen_rows = FrozenRows(network, unfrozen.ranges) if unfrozen.ranges else None
         if precision.compute_dtype != torch.float32:
             cast_frozen(network, stored)
+    if precision.fp8:
+        say(f"fp8: {multiply_in_fp8(network, precision.fp8)} linear layers multiply in 8 bits ({precision.fp8} scales)")
     actual = Hardware(precision, attention)
     head = attach_head(network, liger=uses_liger_loss(model)) if model.chunked_cross_entropy is not False else None
     return TrainableModel(network, actual, summarize_parameters(network), matches, frozen_rows, stored, head)

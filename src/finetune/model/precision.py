@@ -6,6 +6,7 @@ import torch
 
 from finetune.config.training import TrainingSection
 from finetune.errors import HardwareError
+from finetune.model.fp8 import Recipe, require_fp8
 from finetune.model.processor import cpu_has_bf16
 
 
@@ -15,6 +16,8 @@ class Precision:
 
     compute_dtype: torch.dtype
     note: str | None = None
+    fp8: Recipe | None = None
+    """How the linear layers round to 8 bits for their products; None: they do not."""
 
     @property
     def bf16(self) -> bool:
@@ -31,7 +34,7 @@ class Precision:
 
 
 def choose_precision(training: TrainingSection, *, deepspeed: bool = False) -> Precision:
-    """Resolve ``bf16``, ``fp16`` and ``tf32`` for the device at hand.
+    """Resolve ``bf16``, ``fp16``, ``tf32`` and ``fp8`` for the device at hand.
 
     ``bf16: auto`` means bfloat16 where the device has the units for it, else float16 on CUDA (as Axolotl does) and
     float32 on a CPU, where float16 trains badly and slowly.  With DeepSpeed a CPU computes in float32: transformers
@@ -40,9 +43,16 @@ def choose_precision(training: TrainingSection, *, deepspeed: bool = False) -> P
     Raises:
         HardwareError: a format was asked for by name and the device lacks it.
     """
-    cuda = torch.cuda.is_available()
-    if training.tf32 and not cuda:
+    if training.tf32 and not torch.cuda.is_available():
         raise HardwareError("tf32: true needs a CUDA device, and none is visible; set tf32: false")
+    if training.fp8:
+        require_fp8()
+        return Precision(torch.bfloat16, fp8="rowwise" if training.fp8 is True else training.fp8)
+    return _choose_format(training, deepspeed=deepspeed)
+
+
+def _choose_format(training: TrainingSection, *, deepspeed: bool) -> Precision:
+    cuda = torch.cuda.is_available()
     if training.fp16 and training.bf16 is not True:
         if not cuda:
             raise HardwareError("fp16: true needs a CUDA device, and none is visible; use bf16: auto")
@@ -71,4 +81,9 @@ def trained_dtype(training: TrainingSection) -> torch.dtype:
         return torch.float16
     if training.bf16 is True:
         return torch.bfloat16
-    return choose_precision(training.model_copy(update={"tf32": False})).compute_dtype
+    return choose_precision(measured(training)).compute_dtype
+
+
+def measured(training: TrainingSection) -> TrainingSection:
+    """Leave out what only training computes in, and only on some devices."""
+    return training.model_copy(update={"tf32": False, "fp8": False})

@@ -110,6 +110,11 @@ def resolve_deepspeed(
         raise ConfigError(
             f"{path} contradicts the YAML:\n  " + "\n  ".join(faults) + '\nWrite "auto" there to take the YAML\'s value'
         )
+    if stage == 3 and precision.fp8:
+        raise ConfigError(
+            f"{path}: zero_optimization.stage is 3, and fp8 would keep each gathered weight until its backward pass; "
+            "use ZeRO-1 or 2, or leave fp8 out"
+        )
     return settings
 
 

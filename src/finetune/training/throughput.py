@@ -155,7 +155,10 @@ class ThroughputCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def build_meter(trainable: TrainableModel, device: str, num_processes: int) -> Meter:
-    """Return the meter of a run on ``device``, which names the hardware; it knows a utilization where that can be."""
+    """Return the meter of a run on ``device``, which names the hardware; it knows a utilization where that can be.
+
+    Products in 8 bits (``fp8``) are measured by the peak of 16 bits, as torchtitan does: so the two can be compared.
+    """
     compute = trainable.hardware.precision.compute_dtype
     is_tf32 = torch.backends.cuda.matmul.allow_tf32
     number_format: Format = "16-bit" if compute != torch.float32 else "tf32" if is_tf32 else "fp32"

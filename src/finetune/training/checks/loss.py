@@ -105,7 +105,7 @@ def _micro_batch_loss(trainer: CausalTrainer, items: Sequence[Any], num_tokens: 
 
 def tolerance(trainable: TrainableModel) -> float:
     """Return how far two ways to the same loss may differ, relative: rounding, and 8-bit products that share scales."""
-    if min(group.bits for group in trainable.summary.groups) == 8:
+    if trainable.hardware.precision.fp8 or min(group.bits for group in trainable.summary.groups) == 8:
         return 5e-2
     return 1e-3 if trainable.hardware.precision.compute_dtype == torch.float32 else 2e-2
 
