@@ -11,7 +11,7 @@ from finetune.errors import ModelError
 from finetune.model.build import TrainableModel
 from finetune.model.head import on_device
 
-LENGTH = 8
+LENGTH = 6
 """Tokens of each sample of the probe."""
 
 
