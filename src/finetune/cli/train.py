@@ -16,7 +16,7 @@ from finetune.cli.accelerators import count_processors
 from finetune.cli.evaluate import check_tasks, evaluate_after
 from finetune.cli.failure import has_reader, tell_failure
 from finetune.cli.hand_over import hand_over
-from finetune.cli.importing import heavy_imports
+from finetune.cli.importing import heavy_imports, unused_packages, without
 from finetune.cli.launching import launch_options, plan_processes
 from finetune.cli.options import LAUNCHER_ARGUMENTS, LaunchingCommand, config_command
 from finetune.cli.orphans import end_with_parent, wait_for_orphans
@@ -116,6 +116,7 @@ def _train_here(
     with open_terminal(attempt.place, debug=run_config.training.debug) as terminal, ExitStack() as stack:
         attempt.tell = partial(tell_failure, stream=terminal.errors)
         stack.callback(setattr, attempt, "tell", tell_failure)  # the stream closes with the terminal
+        stack.enter_context(without(*unused_packages(run_config)))
         with heavy_imports():
             from finetune.narration import Narrator
             from finetune.train import RunOptions, run

@@ -55,8 +55,9 @@ def test_a_model_with_a_running_state_is_refused() -> None:
         check_isolation(trainable(model), 50, print)
 
 
-def test_8_bit_products_that_share_a_scale_are_no_leak(tiny_llama: Path) -> None:
-    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.5)
+@pytest.mark.parametrize("threshold", [0.5, 3.0])
+def test_8_bit_products_that_share_a_scale_are_no_leak(tiny_llama: Path, threshold: float) -> None:
+    quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=threshold)
     model = LlamaForCausalLM.from_pretrained(tiny_llama, quantization_config=quantization, device_map={"": "cpu"})
 
     check_isolation(trainable(model), 200, print)

@@ -1,5 +1,6 @@
 """The comparison of losses passes what is right and finds each kind of wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from finetune.model.build import Hardware, TrainableModel
 from finetune.model.precision import Precision
 from finetune.model.stored import StoredFormat
 from finetune.model.summary import summarize_parameters
-from finetune.training.checks.loss import MAX_TOKENS, check_adapter, check_loss, cut, row_loss
+from finetune.training.checks.loss import check_adapter, check_loss, cut, cut_all, row_loss
 from finetune.training.trainer import CausalTrainer
 
 
@@ -118,7 +119,34 @@ def test_an_adapter_that_is_no_identity_is_refused(tiny_llama: Path) -> None:
 
 
 @pytest.mark.parametrize(("length", "first"), [(50, 20), (1000, 20), (1000, 500), (1000, 990), (1000, 0)])
-def test_of_a_long_row_a_part_with_trained_tokens_is_taken(length: int, first: int) -> None:
-    part = cut(sample(length, first))
-    assert len(part["input_ids"]) == len(part["labels"]) == min(length, MAX_TOKENS)
+@pytest.mark.parametrize("max_tokens", [12, 128])
+def test_of_a_long_row_a_part_with_trained_tokens_is_taken(length: int, first: int, max_tokens: int) -> None:
+    part = cut(sample(length, first), max_tokens)
+    assert len(part["input_ids"]) == len(part["labels"]) == min(length, max_tokens)
     assert (part["labels"][1:] != -100).any()
+
+
+def test_parts_differ_in_length_so_that_there_is_padding_and_are_longer_where_arithmetic_rounds(
+    tiny_llama: Path,
+) -> None:
+    rows = [sample(1000, first) for first in (20, 500, 0)]
+    exact = trainable(LlamaForCausalLM.from_pretrained(tiny_llama))
+    rounded = replace(exact, hardware=Hardware(Precision(torch.bfloat16), Attention("sdpa", flatten=False)))
+    lengths = [[len(part["labels"]) for part in cut_all(rows, candidate)] for candidate in (exact, rounded)]
+    assert lengths == [[10, 20, 14], [112, 128, 120]]
+
+
+class CountsPadding(LlamaForCausalLM):
+    """A model that takes what fills a row for a token to be learned."""
+
+    def forward(self, logits_to_keep: object = 0, shift_labels: object = None, **inputs: Any) -> Any:
+        if "attention_mask" in inputs:
+            inputs["labels"] = inputs["labels"].masked_fill(inputs["attention_mask"] == 0, 2)
+        return super().forward(**inputs)
+
+
+def test_a_loss_that_counts_padding_is_found_on_the_short_parts_of_long_rows(tiny_llama: Path, tmp_path: Path) -> None:
+    model = CountsPadding.from_pretrained(tiny_llama)
+    parts = cut_all([sample(1000, first) for first in (20, 500, 0)], trainable(model))
+    with pytest.raises(ModelError, match="self-check: on 3 rows the loss of a training step is "):
+        check_loss(trainer(model, tmp_path), trainable(model), parts, print, packs=False)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from finetune.data.prepare import PreparedData, StreamedData
 from finetune.model.build import TrainableModel
 from finetune.training.checks.isolation import check_isolation
-from finetune.training.checks.loss import check_adapter, check_loss, cut
+from finetune.training.checks.loss import check_adapter, check_loss, cut_all
 from finetune.training.trainer import CausalTrainer
 
 NUM_ROWS = 3
@@ -44,7 +44,7 @@ class ChecksCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         started, subject = time.monotonic(), self.subject
-        samples = [cut(sample) for sample in first_samples(subject.data)]
+        samples = cut_all(first_samples(subject.data), subject.trainable)
         if subject.shares_rows:
             check_isolation(subject.trainable, subject.vocab_size, self.say)
         loss = check_loss(self.trainer, subject.trainable, samples, self.say, packs=subject.packs)

@@ -16,17 +16,27 @@ from finetune.model.head import on_device
 from finetune.model.precision import Precision
 from finetune.training.trainer import CausalTrainer
 
-MAX_TOKENS = 128
-"""Of each row, around the place where its first trained stretch begins."""
+MAX_TOKENS = (10, 20, 14)
+"""Of each row, around the place where its first trained stretch begins; they differ, so that there is padding."""
+MAX_TOKENS_ROUNDED = (112, 128, 120)
+"""The same where the arithmetic rounds in the third digit, so that the mean is over enough tokens."""
+EXACT = 1e-3
+"""Relative difference of two ways to the same loss in float32."""
 
 Sample = dict[str, IntArray]
 
 
-def cut(sample: Sample) -> Sample:
-    """Keep at most MAX_TOKENS of a sample, trained ones among them."""
+def cut_all(samples: Sequence[Sample], trainable: TrainableModel) -> list[Sample]:
+    """Keep of each of up to three samples a part that is long enough for what :func:`tolerance` says."""
+    lengths = MAX_TOKENS if tolerance(trainable) <= EXACT else MAX_TOKENS_ROUNDED
+    return [cut(*pair) for pair in zip(samples, lengths, strict=False)]
+
+
+def cut(sample: Sample, max_tokens: int) -> Sample:
+    """Keep at most ``max_tokens`` of a sample, trained ones among them."""
     first = int(np.flatnonzero(sample["labels"] != IGNORE_INDEX)[0])
-    start = max(0, min(first - MAX_TOKENS // 2, len(sample["labels"]) - MAX_TOKENS))
-    return {name: values[start : start + MAX_TOKENS] for name, values in sample.items()}
+    start = max(0, min(first - max_tokens // 2, len(sample["labels"]) - max_tokens))
+    return {name: values[start : start + max_tokens] for name, values in sample.items()}
 
 
 def row_loss(model: torch.nn.Module, sample: Sample, precision: Precision) -> tuple[float, int]:
@@ -107,7 +117,7 @@ def tolerance(trainable: TrainableModel) -> float:
     """Return how far two ways to the same loss may differ, relative: rounding, and 8-bit products that share scales."""
     if trainable.hardware.precision.fp8 or min(group.bits for group in trainable.summary.groups) == 8:
         return 5e-2
-    return 1e-3 if trainable.hardware.precision.compute_dtype == torch.float32 else 2e-2
+    return EXACT if trainable.hardware.precision.compute_dtype == torch.float32 else 2e-2
 
 
 def check_adapter(trainable: TrainableModel, sample: Sample, loss: float, say: Callable[[str], None]) -> None:
