@@ -164,6 +164,8 @@ def plan_compilation(config: RunConfig, plan: TrainingPlan, hardware: Hardware, 
         config.training, plan.cadence.total_steps, hardware.precision, deepspeed=uses_deepspeed
     )
     narrator.note(compilation.note)
+    if config.training.fp8 and not compilation.on:
+        narrator.note("fp8 is fast where the layers are compiled: torch_compile: true")
     return compilation
 
 

@@ -64,13 +64,14 @@ def test_packages_that_a_run_does_without_are_not_there_meanwhile_unless_somebod
 @pytest.mark.parametrize(
     ("changes", "unused"),
     [
-        ({}, ("bitsandbytes", "deepspeed")),
-        ({"optimizer": "adafactor"}, ("bitsandbytes", "deepspeed")),
-        ({"optimizer": "ademamix"}, ("deepspeed",)),
-        ({"optimizer": "adamw_8bit"}, ("deepspeed",)),
-        ({"adapter": "lora", "load_in_8bit": True, "lora_target_linear": True}, ("deepspeed",)),
-        ({"adapter": "qlora", "load_in_4bit": True, "lora_target_linear": True}, ("deepspeed",)),
-        ({"deepspeed": "zero1.json"}, ("bitsandbytes",)),
+        ({}, ("bitsandbytes", "deepspeed", "torchao")),
+        ({"optimizer": "adafactor"}, ("bitsandbytes", "deepspeed", "torchao")),
+        ({"optimizer": "ademamix"}, ("deepspeed", "torchao")),
+        ({"optimizer": "adamw_8bit"}, ("deepspeed", "torchao")),
+        ({"adapter": "lora", "load_in_8bit": True, "lora_target_linear": True}, ("deepspeed", "torchao")),
+        ({"adapter": "qlora", "load_in_4bit": True, "lora_target_linear": True}, ("deepspeed", "torchao")),
+        ({"deepspeed": "zero1.json"}, ("bitsandbytes", "torchao")),
+        ({"fp8": True, "bf16": True}, ("bitsandbytes", "deepspeed")),
     ],
     ids=str,
 )

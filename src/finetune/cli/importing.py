@@ -59,8 +59,13 @@ def without(*packages: str) -> Iterator[None]:
 def unused_packages(config: "RunConfig") -> tuple[str, ...]:
     """Return what peft and accelerate would import because it is installed, and this run makes no use of.
 
-    bitsandbytes takes 0.5 s, the compiler of torch that it imports included, and DeepSpeed 0.1 s.
+    bitsandbytes takes 0.5 s, the compiler of torch that it imports included, and DeepSpeed 0.1 s; torchao prints which
+    of its libraries do not fit the machine.
     """
     quantizes = config.model.quantized or config.training.optimizer not in PLAIN_OPTIMIZERS
-    is_used = {"bitsandbytes": quantizes, "deepspeed": bool(config.distributed.deepspeed)}
+    is_used = {
+        "bitsandbytes": quantizes,
+        "deepspeed": bool(config.distributed.deepspeed),
+        "torchao": bool(config.training.fp8),
+    }
     return tuple(name for name, used in is_used.items() if not used)
