@@ -9,8 +9,9 @@ from tests.estimate.sections import make_setup
 from tests.estimate.test_flops import LLAMA_8B
 
 from finetune.estimate.devices import named_gpu
-from finetune.estimate.memory import Setup, estimate
+from finetune.estimate.memory import estimate
 from finetune.estimate.remedies import find_remedies, split
+from finetune.estimate.setup import Setup
 
 
 @pytest.fixture

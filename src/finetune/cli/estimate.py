@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from finetune.estimate.devices import Device
-    from finetune.estimate.memory import Estimate, Setup
+    from finetune.estimate.memory import Estimate
     from finetune.estimate.remedies import Remedy
+    from finetune.estimate.setup import Setup
 
 
 @config_command("estimate")

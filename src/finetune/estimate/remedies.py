@@ -7,7 +7,8 @@ from typing import Any
 from finetune.config.adapter import AdapterSection
 from finetune.config.model import ModelSection
 from finetune.config.training import TrainingSection
-from finetune.estimate.memory import Estimate, Setup, estimate
+from finetune.estimate.memory import Estimate, estimate
+from finetune.estimate.setup import Setup
 
 ZERO: dict[int, dict[str, Any]] = {
     2: {"zero_optimization": {"stage": 2, "reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000}},
