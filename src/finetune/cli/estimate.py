@@ -79,7 +79,7 @@ def _show(setup: "Setup", needed: "Estimate") -> None:
         host = [_gib(part.host) if part.host else ""] if on_host else []
         table.add_row(part.name, _gib(part.device) if part.device or not part.host else "", *host, part.note)
     Console(width=100, highlight=False).print(table)
-    click.echo(f"peak: {_gib(needed.peak)} GiB, at {needed.peak_at} (parts of other moments are not added)")
+    click.echo(f"peak: {_gib(needed.peak)} GiB, at {needed.peak_at} (these parts are not all there at one time)")
     if needed.host:
         click.echo(f"memory of the machine: {_gib(needed.host * setup.num_processes)} GiB for all processes")
     for note in needed.notes:
