@@ -37,6 +37,12 @@ def test_a_large_batch_is_split_first_and_the_global_batch_stays(llama_8b: Path)
     assert [remedy.change for remedy in remedies[1:2]] == ["gradient_checkpointing: true"]
 
 
+def test_logits_that_need_not_exist_are_the_first_to_go(llama_8b: Path) -> None:
+    whole = {"chunked_cross_entropy": False, "gradient_checkpointing": True, "micro_batch_size": 4}
+    first = find_remedies(setup(llama_8b, "RTX 5090", **whole, **LORA))[0]
+    assert (first.change, first.costs) == ("chunked_cross_entropy: true", "the same result")
+
+
 def test_every_alternative_fits_and_says_what_it_needs(llama_8b: Path) -> None:
     remedies = find_remedies(setup(llama_8b, "RTX 4090", micro_batch_size=1, load_in_4bit=True, **LORA))
     assert remedies

@@ -74,6 +74,12 @@ def _changes(setup: Setup) -> Iterator[Change]:
         yield from step(setup)
 
 
+def _chunks(setup: Setup) -> Iterator[Change]:
+    if setup.model.chunked_cross_entropy is False:
+        model = setup.model.model_copy(update={"chunked_cross_entropy": None})
+        yield "chunked_cross_entropy: true", "the same result", replace(setup, model=model)
+
+
 def _smaller_batches(setup: Setup) -> Iterator[Change]:
     """Half the samples of a pass and twice the passes, as often as it goes; the largest that fits is offered."""
     training = setup.training
@@ -143,6 +149,7 @@ def _shorter(setup: Setup) -> Iterator[Change]:
 
 
 _STEPS: tuple[Callable[[Setup], Iterator[Change]], ...] = (
+    _chunks,
     _smaller_batches,
     _checkpointing,
     _small_states,
