@@ -20,6 +20,11 @@ from results import machine, table, write_section
 from estimate import LORA, RESULTS, Case, apart, build, make_batch, make_step, peak_bytes
 
 ROUNDS = 3
+VARIANTS = {
+    "fp32": {"bf16": False},
+    "bf16": {"bf16": True},
+    "bf16, checkpointing": {"bf16": True, "gradient_checkpointing": True},
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ def main() -> None:
     options = parser.parse_args()
     keys = {"base_model": str(options.model), "sequence_len": 2048, "sample_packing": True, **LORA}
     rows = []
-    for bf16 in (False, True):
-        chunked, whole = apart(measure, Case("", {**keys, "bf16": bf16, "micro_batch_size": 1}))
-        rows.append(row(f"{options.model.name}, LoRA, {'bf16' if bf16 else 'fp32'}", chunked, whole))
+    for name, more in VARIANTS.items():
+        chunked, whole = apart(measure, Case("", {**keys, **more, "micro_batch_size": 1}))
+        rows.append(row(f"{options.model.name}, LoRA, {name}", chunked, whole))
     header = ["run", "peak, MB", "with full logits", "ratio", "CPU s a step", "with full logits", "ratio"]
     text = (
         f"{machine()}; torch {torch.__version__}, transformers {transformers.__version__}. Steps on 2,048 tokens in "
