@@ -79,10 +79,16 @@ def main() -> None:
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    rows = []
-    for case in real_cases(options.model) if options.model else small_cases():
-        rows.append((case.name, apart(compare, case) if options.model else compare(case)))
-        print(case.name, *(f"{c.what} {c.error:+.1%}" for c in rows[-1][1]), sep=", ", file=sys.stderr, flush=True)
+    rows, context = [], multiprocessing.get_context("spawn")
+    each = 1 if options.model else 8  # a process gives its memory back when it ends, and the profiler not before
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1 if options.model else 2, context, max_tasks_per_child=each) as pool,
+    ):
+        cases = list(real_cases(options.model) if options.model else small_cases(Path(folder)))
+        for case, found in zip(cases, pool.map(compare, cases), strict=True):
+            rows.append((case.name, found))
+            print(case.name, *(f"{c.what} {c.error:+.1%}" for c in found), sep=", ", file=sys.stderr, flush=True)
     text = render(rows)
     sys.stdout.write(text)
     if options.write:
@@ -92,14 +98,13 @@ def main() -> None:
 PACKED = {"sequence_len": 1024, "sample_packing": True, "micro_batch_size": 1}
 
 
-def small_cases() -> Iterator[Case]:
-    """Yield runs of every known decoder, and of one of them with other batches."""
-    with tempfile.TemporaryDirectory() as folder:
-        for family in KNOWN:
-            base = {"base_model": str(save_small(family, Path(folder) / family)), **PACKED}
-            yield from _variants(family, base)
-            if family == "llama":
-                yield from _other_batches(base)
+def small_cases(folder: Path) -> Iterator[Case]:
+    """Yield runs of every known decoder, saved in ``folder``, and of one of them with other batches."""
+    for family in KNOWN:
+        base = {"base_model": str(save_small(family, folder / family)), **PACKED}
+        yield from _variants(family, base)
+        if family == "llama":
+            yield from _other_batches(base)
 
 
 def real_cases(model: Path) -> Iterator[Case]:
