@@ -83,10 +83,10 @@ def main() -> None:
     each = 1 if options.model else 8  # a process gives its memory back when it ends, and the profiler not before
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(1 if options.model else 2, context, max_tasks_per_child=each) as pool,
+        context.Pool(1 if options.model else 2, maxtasksperchild=each) as pool,
     ):
         cases = list(real_cases(options.model) if options.model else small_cases(Path(folder)))
-        for case, found in zip(cases, pool.map(compare, cases), strict=True):
+        for case, found in zip(cases, pool.imap(compare, cases), strict=True):
             rows.append((case.name, found))
             print(case.name, *(f"{c.what} {c.error:+.1%}" for c in found), sep=", ", file=sys.stderr, flush=True)
     text = render(rows)
