@@ -11,7 +11,8 @@ from finetune.errors import ConfigError, ModelError
 from finetune.estimate.ask import setup_of
 from finetune.estimate.auto import asks, recorded_values, settle
 from finetune.estimate.devices import Device, host_bytes
-from finetune.estimate.memory import Estimate, Setup, estimate
+from finetune.estimate.memory import Estimate, estimate
+from finetune.estimate.setup import Setup
 from finetune.processes import ProcessPlace, this_process
 from finetune.training.deepspeed import load_deepspeed
 from finetune.training.engine import Engine

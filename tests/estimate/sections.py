@@ -8,7 +8,7 @@ import yaml
 from finetune.config import RunConfig, load_config
 from finetune.estimate.ask import setup_of
 from finetune.estimate.devices import Device
-from finetune.estimate.memory import Setup
+from finetune.estimate.setup import Setup
 
 BIG = Device("a large GPU", "cuda", 1000 * 2**30)
 CPU = Device("a large machine", "cpu", 1000 * 2**30)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from finetune.errors import ConfigError
-from finetune.estimate.devices import GPUS, device_here, host_bytes, named_gpu, sized_gpu
+from finetune.estimate.devices import GPUS, Device, device_here, host_bytes, named_gpu, sized_gpu
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,8 @@ def test_processes_without_a_gpu_share_the_memory(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device_here(2).num_bytes == host_bytes() // 2
     assert host_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_machine_is_left_more_room_than_a_gpu() -> None:
+    sizes = {kind: Device("x", kind, 100 * 2**30).usable_bytes for kind in ("cuda", "cpu")}
+    assert sizes == {"cuda": 95 * 2**30, "cpu": 75 * 2**30}

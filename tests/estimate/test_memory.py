@@ -12,7 +12,6 @@ from tests.tiny import save_tiny_llama
 
 from finetune.estimate.devices import CUDA_CONTEXT
 from finetune.estimate.memory import Estimate, estimate
-from finetune.model.processor import cpu_has_bf16
 
 LORA = {"adapter": "lora", "lora_target_linear": True}
 
@@ -28,19 +27,6 @@ def needed(base: Path, zero: dict[str, Any] | None = None, processes: int = 1, *
 
 def sizes(found: Estimate) -> dict[str, int]:
     return {part.name: part.device for part in found.parts}
-
-
-@pytest.mark.parametrize(
-    ("keys", "on_gpu", "on_cpu"),
-    [({}, 2, 2 if cpu_has_bf16() else 4), ({"bf16": False}, 4, 4), ({"bf16": True}, 2, 2), ({"fp16": True}, 2, 2)],
-)
-def test_the_compute_format_is_the_one_of_training(keys: dict[str, Any], on_gpu: int, on_cpu: int, base: Path) -> None:
-    assert make_setup(base.parent, base, BIG, **keys).compute_bytes == on_gpu
-    assert make_setup(base.parent, base, CPU, **keys).compute_bytes == on_cpu
-
-
-def test_deepspeed_on_a_cpu_computes_in_float32(base: Path) -> None:
-    assert make_setup(base.parent, base, CPU, {"stage": 2}, 2).compute_bytes == 4
 
 
 def test_full_training_holds_four_bytes_of_everything_and_eight_of_states(base: Path) -> None:
@@ -103,7 +89,7 @@ def test_gradients_can_outweigh_activations(base: Path) -> None:
     (base / "config.json").write_text(json.dumps(LLAMA_8B))
     (base / "model.safetensors").unlink()
     short, copying = (needed(base, sequence_len=64, optimizer=name) for name in ("adamw_8bit", "adamw_torch"))
-    assert (short.peak_at, copying.peak_at) == ("the backward pass", "the optimizer's step")
+    assert (short.peak_at, copying.peak_at) == ("the end of the backward pass", "the optimizer's step")
     assert short.peak < sum(part.device for part in short.parts)
 
 

@@ -9,8 +9,9 @@ from tests.estimate.sections import make_setup
 from tests.estimate.test_flops import LLAMA_8B
 
 from finetune.estimate.devices import named_gpu
-from finetune.estimate.memory import Setup, estimate
+from finetune.estimate.memory import estimate
 from finetune.estimate.remedies import find_remedies, split
+from finetune.estimate.setup import Setup
 
 
 @pytest.fixture
@@ -34,6 +35,12 @@ def test_a_large_batch_is_split_first_and_the_global_batch_stays(llama_8b: Path)
     assert first.change == "micro_batch_size: 2, gradient_accumulation_steps: 8"
     assert first.setup.training.batch_size == 16
     assert [remedy.change for remedy in remedies[1:2]] == ["gradient_checkpointing: true"]
+
+
+def test_logits_that_need_not_exist_are_the_first_to_go(llama_8b: Path) -> None:
+    whole = {"chunked_cross_entropy": False, "gradient_checkpointing": True, "micro_batch_size": 4}
+    first = find_remedies(setup(llama_8b, "RTX 5090", **whole, **LORA))[0]
+    assert (first.change, first.costs) == ("chunked_cross_entropy: true", "the same result")
 
 
 def test_every_alternative_fits_and_says_what_it_needs(llama_8b: Path) -> None:

@@ -4,14 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tests.tiny import save_tiny_llama
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from finetune.data.store import SampleWriter, StoredSamples, TokenBatch
 from finetune.data.tokenize import Tokens
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
-from finetune.evaluation.loss import ValidationLoss, row_losses
+from finetune.evaluation.loss import PROBED, ValidationLoss, row_losses
 from finetune.model.precision import Precision
 
 FLOAT32 = Precision(torch.float32)
@@ -51,8 +52,59 @@ def test_the_loss_of_each_row_is_the_one_by_hand_at_every_batch_size(tmp_path: P
 
     sums = row_losses(model, samples, batch_size, FLOAT32, Group(), done.append)
 
-    assert sums == pytest.approx(np.array(by_hand(model, samples)), rel=1e-5)
+    assert sums == pytest.approx(np.array(by_hand(model, samples)), rel=1e-6)
     assert sum(done) == 23
+
+
+def logit_rows(layer: torch.nn.Module) -> list[int]:
+    """Collect how many rows of logits each pass makes at one time."""
+    rows: list[int] = []
+    layer.register_forward_hook(lambda _, __, output: rows.append(output.shape[-2]))
+    return rows
+
+
+def test_logits_of_a_batch_never_exist(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(save_tiny_llama(tmp_path / "llama"))
+    rows = logit_rows(model.lm_head)
+
+    row_losses(model, store(tmp_path / "rows"), 23, FLOAT32, Group(), lambda _: None)
+
+    assert 0 < rows[0] <= PROBED, "the probe"
+    assert set(rows[1:]) == {0}
+    assert len(model.lm_head._forward_hooks) == 1, "the output layer is let go as it was"
+
+
+class Halved(LlamaForCausalLM):
+    """A model that does something with its logits that nothing in its config names."""
+
+    def forward(self, **inputs: object) -> object:
+        outputs = super().forward(**inputs)
+        outputs.logits = outputs.logits / 2
+        return outputs
+
+
+def test_a_model_whose_logits_are_not_those_of_its_output_layer_keeps_its_own(tmp_path: Path) -> None:
+    model = Halved.from_pretrained(save_tiny_llama(tmp_path / "llama"))
+    samples = store(tmp_path / "rows")
+    sums = row_losses(model, samples, 4, FLOAT32, Group(), lambda _: None)
+    assert sums == pytest.approx(np.array(by_hand(model, samples)), rel=1e-6)
+
+
+def test_an_adapter_and_its_base_each_use_their_own_output_layer(tmp_path: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(save_tiny_llama(tmp_path / "llama"))
+    samples = store(tmp_path / "rows")
+    expected = by_hand(base, samples)
+    model = get_peft_model(base, LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    with torch.no_grad():
+        model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(2)
+
+    tuned = row_losses(model, samples, 4, FLOAT32, Group(), lambda _: None)
+    with model.disable_adapter():
+        plain = row_losses(model, samples, 4, FLOAT32, Group(), lambda _: None)
+
+    assert tuned == pytest.approx(np.array(by_hand(model, samples)), rel=1e-6)
+    assert plain == pytest.approx(np.array(expected), rel=1e-6)
+    assert abs(tuned[:, 0].sum() / plain[:, 0].sum() - 1) > 1e-3
 
 
 def test_the_mean_is_over_tokens_and_perplexity_its_exponential() -> None:

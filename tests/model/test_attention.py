@@ -4,11 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from finetune.config.model import ModelSection
 from finetune.errors import HardwareError, ModelError
-from finetune.model.attention import Attention, choose_attention, settle_attention
+from finetune.model.attention import FLEX, Attention, choose_attention, prefer_flex, settle_attention
 from finetune.model.precision import Precision
 
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
@@ -98,3 +105,51 @@ def test_segments_asked_for_by_name_do_not_give_way() -> None:
 
     with pytest.raises(ModelError, match="segments does not fit this model: its layers are not all plain causal"):
         settle_attention(model, asked, FLOAT32)
+
+
+class CappedByItself(Gemma2ForCausalLM):
+    """One that is wrong side by side."""
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor | None = None, **inputs: object) -> object:
+        del position_ids
+        return super().forward(input_ids=input_ids, **inputs)
+
+
+def capped(kind: type[Gemma2ForCausalLM] = Gemma2ForCausalLM) -> PreTrainedModel:
+    """A model that varlen does not know, and flex attention does."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 16}
+    config = Gemma2Config(num_attention_heads=2, num_key_value_heads=1, attn_implementation="eager", **sizes)
+    return kind(config)
+
+
+def test_flex_attention_takes_a_model_that_is_no_flat_one_on_a_gpu() -> None:
+    model = capped()
+
+    taken = prefer_flex(model, "as varlen does not fit: its scores are capped", FLOAT32, on_gpu=True)
+
+    assert taken == Attention(
+        FLEX, flatten=False, note=f"attention: {FLEX}, as varlen does not fit: its scores are capped"
+    )
+    assert model.config._attn_implementation == FLEX
+
+
+@pytest.mark.parametrize("obstacle", ["no gpu", "dropout", "not its model"])
+def test_flex_attention_is_left_where_it_cannot_be_used(obstacle: str) -> None:
+    model = capped()
+    if obstacle == "dropout":
+        model.config.attention_dropout = 0.1
+    if obstacle == "not its model":
+        model = BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2))
+        model.set_attn_implementation("eager")
+
+    kept = prefer_flex(model, "as it is", FLOAT32, on_gpu=obstacle != "no gpu")
+
+    assert kept == Attention("eager", flatten=False, note="attention: eager, as it is")
+    assert model.config._attn_implementation == "eager"
+
+
+def test_flex_attention_that_changes_the_numbers_is_not_taken() -> None:
+    model = capped(CappedByItself)
+    assert prefer_flex(model, "as it is", FLOAT32, on_gpu=True).implementation == "eager"
+    assert model.config._attn_implementation == "eager"

@@ -96,6 +96,19 @@ def test_products_run_in_the_format_of_autocast_and_sums_in_float32() -> None:
         assert (mine - other).norm() < 1e-2 * other.norm()
 
 
+def test_a_wide_vocabulary_has_its_gradient_added_in_parts_and_whole() -> None:
+    hidden = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(loss_module.PRODUCT_ROWS + 100, WIDTH, generator=torch.Generator().manual_seed(2))
+    weight.requires_grad_()
+    targets = torch.arange(0, len(weight), len(weight) // 20)[:20]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = summed_loss(hidden, Head(weight, None), targets, hidden[:0])
+        expected = plain(hidden, weight, None, targets, LogitShape()).sum()
+    (ours,), (theirs,) = torch.autograd.grad(total, weight), torch.autograd.grad(expected, weight)
+    for part in (slice(None, loss_module.PRODUCT_ROWS), slice(loss_module.PRODUCT_ROWS, None)):
+        assert (ours[part] - theirs[part]).norm() < 1e-2 * theirs[part].norm()
+
+
 def test_a_second_backward_pass_is_refused() -> None:
     hidden, weight, bias, targets = parts(4)
     total, _ = summed_loss(hidden, Head(weight, bias), targets, hidden[:0])

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from finetune.estimate.devices import Device
-    from finetune.estimate.memory import Estimate, Setup
+    from finetune.estimate.memory import Estimate
     from finetune.estimate.remedies import Remedy
+    from finetune.estimate.setup import Setup
 
 
 @config_command("estimate")
@@ -78,7 +79,7 @@ def _show(setup: "Setup", needed: "Estimate") -> None:
         host = [_gib(part.host) if part.host else ""] if on_host else []
         table.add_row(part.name, _gib(part.device) if part.device or not part.host else "", *host, part.note)
     Console(width=100, highlight=False).print(table)
-    click.echo(f"peak: {_gib(needed.peak)} GiB, at {needed.peak_at} (parts of other moments are not added)")
+    click.echo(f"peak: {_gib(needed.peak)} GiB, at {needed.peak_at} (these parts are not all there at one time)")
     if needed.host:
         click.echo(f"memory of the machine: {_gib(needed.host * setup.num_processes)} GiB for all processes")
     for note in needed.notes:

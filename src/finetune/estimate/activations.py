@@ -12,8 +12,8 @@ from typing import Literal
 from finetune.estimate.architecture import Architecture
 from finetune.estimate.tensors import linear_shapes
 
-AttentionKind = Literal["segments", "masked", "eager"]
-"""Fused attention without a mask (flash, variable length), fused with a mask, or plain products."""
+AttentionKind = Literal["flash", "segments", "masked", "eager"]
+"""Fused: one call for all samples (CUDA), one for each (CPU), or one under a mask; or plain products."""
 
 FED_BY_NORM = (("q_proj", "k_proj", "v_proj", "qkv_proj"), ("gate_proj", "up_proj", "gate_up_proj"))
 
@@ -58,6 +58,8 @@ class Batch:
     num_tokens: int
     row_length: int
     """Tokens of a row, which each token may see under a mask."""
+    short: int = 0
+    """Tokens of the samples of a flat batch that are attended by plain products, whose probabilities are kept."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Activations:
     """Of the largest layer, which gradient checkpointing computes again, and which is the last to be let go."""
     copies: int
     """16-bit copies of trained weights, which autocast makes."""
+    working: int
+    """What the backward pass of a layer needs for a moment."""
 
 
 def count_activations(
@@ -80,9 +84,8 @@ def count_activations(
     copies = sum(2 * layer.copied for layer in layers) if numerics.compute == 2 else 0
     inputs = sum(numerics.residual * architecture.hidden_size * batch.num_tokens for layer in layers if layer.reached)
     around = _around_layers(architecture, layers, numerics, batch)
-    if checkpointing:
-        return Activations(inputs + around, max(whole, default=0), copies)
-    return Activations(sum(whole) + around, max(whole, default=0), copies)
+    working = max((_working_bytes(architecture, layer, numerics, batch) for layer in layers), default=0)
+    return Activations((inputs if checkpointing else sum(whole)) + around, max(whole, default=0), copies, working)
 
 
 def layer_bytes(architecture: Architecture, layer: LayerPlan, numerics: Numerics, batch: Batch) -> int:
@@ -92,7 +95,7 @@ def layer_bytes(architecture: Architecture, layer: LayerPlan, numerics: Numerics
     per_token = (
         _norm_bytes(architecture, layer, numerics)
         + _input_bytes(architecture, layer, numerics)
-        + _attention_bytes(architecture, layer, numerics, batch.row_length)
+        + _attention_bytes(architecture, layer, numerics, batch)
         + _gated_bytes(architecture, layer, numerics)
         + _adapter_bytes(architecture, layer, numerics)
     )
@@ -121,19 +124,22 @@ def _input_bytes(a: Architecture, layer: LayerPlan, n: Numerics) -> int:
     return sum(n.compute * a.hidden_size * (count if apart else min(count, 1)) for count in users)
 
 
-def _attention_bytes(a: Architecture, layer: LayerPlan, n: Numerics, row_length: int) -> int:
+def _attention_bytes(a: Architecture, layer: LayerPlan, n: Numerics, batch: Batch) -> int:
     query, kv = a.query_width, a.kv_width
     reads_output = "o_proj" in layer.inputs
-    copies_output = reads_output and ((n.adapter and n.compute == 2) or a.traits.fused)
     if n.attention == "eager":
         capped = n.compute if a.model_type == "gemma2" else 0  # the scores go through a tanh
-        scores = a.num_heads * row_length * (4 + (n.compute if n.compute == 2 else 0) + capped)
+        scores = a.num_heads * batch.row_length * (4 + (n.compute if n.compute == 2 else 0) + capped)
         return 3 * n.compute * query + scores + n.compute * query * reads_output
+    # of a fused product the values are a view, and all of it is kept
+    values = query + 2 * kv if a.traits.fused else kv
+    if batch.short:
+        return n.compute * (query + kv + values + a.num_heads * batch.short + query * reads_output)
+    # the pieces of a flat batch on a CPU are put together in a new tensor
+    copies_output = reads_output and ((n.adapter and n.compute == 2) or a.traits.fused or n.attention == "segments")
     repeated = n.attention == "masked" and a.num_kv_heads < a.num_heads
-    keys_values = 2 * query if repeated else 2 * kv
-    if a.traits.fused and not repeated:
-        keys_values = kv + query + 2 * kv  # the values are a view of the fused product, all of which is kept
-    mask = n.compute * row_length if n.attention == "masked" else 0
+    keys_values = 2 * query if repeated else kv + values
+    mask = n.compute * batch.row_length if n.attention == "masked" else 0
     return n.compute * (2 * query + keys_values + query * copies_output) + 4 * a.num_heads + mask
 
 
@@ -151,6 +157,18 @@ def _adapter_bytes(a: Architecture, layer: LayerPlan, n: Numerics) -> int:
     return total
 
 
+def _working_bytes(a: Architecture, layer: LayerPlan, n: Numerics, batch: Batch) -> int:
+    """Gradients of the widest tensors; of plain attention, after the feed-forward block's tensors are let go."""
+    if not layer.reached:
+        return 0
+    # an adapter's input is widened to float32 and narrowed again, and so is its gradient
+    widened = 4 if layer.ranks and n.compute == 2 else 0
+    gated = (2 * n.compute + widened) * a.intermediate_size
+    scores = a.num_heads * batch.row_length * (4 + n.compute) if n.attention == "eager" else 0
+    widest = max(gated, scores - _gated_bytes(a, layer, n))
+    return batch.num_tokens * (widest + 2 * n.residual * a.hidden_size)
+
+
 def _around_layers(a: Architecture, layers: Sequence[LayerPlan], n: Numerics, batch: Batch) -> int:
     """The last norm, the rotary table and the ids; the inputs of the head are counted with the logits."""
     norm = 4 * a.hidden_size + 4 + (4 * a.hidden_size if any(layer.norms for layer in layers) else 0)
@@ -158,16 +176,19 @@ def _around_layers(a: Architecture, layers: Sequence[LayerPlan], n: Numerics, ba
     return batch.num_tokens * (norm + 8) + table
 
 
-def logit_bytes(architecture: Architecture, numerics: Numerics, num_kept: int, *, chunk_bytes: int | None) -> int:
-    """Return what the loss holds at its peak for ``num_kept`` positions, the copy of the head's matrix left out.
+def loss_bytes(architecture: Architecture, numerics: Numerics, num_kept: int, *, chunk_bytes: int | None) -> int:
+    """Return what the loss of ``num_kept`` positions holds at its peak, the head's matrix and its gradient left out.
 
     Whole logits exist in the compute format and in float32, with log-probabilities and their gradient beside them.
-    With ``chunk_bytes`` only so many bytes of float32 logits exist at one time, and the hidden states at the kept
-    positions and their gradient for all.
+    With ``chunk_bytes`` only so many bytes of float32 logits exist at one time, with their log-probabilities, and for
+    all positions the hidden states that the layers gave, those that are kept, and their gradient.
     """
     narrow = numerics.compute if numerics.compute == 2 else 0
     hidden = num_kept * architecture.hidden_size
     whole = num_kept * architecture.vocab_size
     if chunk_bytes is None:
         return hidden * numerics.compute + whole * (narrow + (16 if architecture.final_softcap else 12))
-    return 2 * hidden * numerics.residual + min(whole, chunk_bytes // 4) * (8 + 2 * narrow)
+    in_chunk = min(whole, chunk_bytes // 4)
+    cast = numerics.compute * in_chunk // architecture.vocab_size if numerics.residual != numerics.compute else 0
+    slope = 4 if architecture.final_softcap else 0
+    return 3 * hidden * numerics.residual + in_chunk * (8 + slope) + cast * architecture.hidden_size

@@ -9,7 +9,7 @@ from finetune.config.model import ModelSection
 from finetune.errors import ModelError
 from finetune.estimate.devices import Device, device_here
 from finetune.estimate.holding import grow
-from finetune.estimate.memory import Setup
+from finetune.estimate.setup import Setup
 from finetune.estimate.tensors import Base, read_base
 from finetune.model.base import BaseModelSource, find_base
 from finetune.model.light import load_light_tokenizer

@@ -9,8 +9,9 @@ import yaml
 
 from finetune.config.run import RESOLVED
 from finetune.config.training import TrainingSection
-from finetune.estimate.memory import Setup, estimate
+from finetune.estimate.memory import estimate
 from finetune.estimate.remedies import split
+from finetune.estimate.setup import Setup
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,13 @@
 """The memory of a run on one device, part by part, and its peak."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from finetune.config.adapter import AdapterSection
-from finetune.config.data import DataSection
-from finetune.config.model import ModelSection
-from finetune.config.training import TrainingSection
-from finetune.estimate.activations import (
-    Activations,
-    AttentionKind,
-    Batch,
-    Numerics,
-    count_activations,
-    logit_bytes,
-)
-from finetune.estimate.devices import PROCESS, Device
-from finetune.estimate.holding import Held, adapter_settings, hold
-from finetune.estimate.layers import plan_layers
-from finetune.estimate.optimizer import KINDS, state_bytes, step_bytes
+from finetune.estimate.devices import PROCESS
+from finetune.estimate.holding import Held, hold
+from finetune.estimate.optimizer import KINDS, state_bytes
+from finetune.estimate.passes import Pass, largest_pass, moments_of
+from finetune.estimate.setup import Setup
 from finetune.estimate.sharding import Sharding, read_sharding
-from finetune.estimate.tensors import Base
-from finetune.model.processor import cpu_has_bf16
-
-CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
-"""Bytes of float32 logits that the chunked loss makes at one time."""
-PAD_TO_MULTIPLE_OF = 64
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that the memory of a run depends on."""
-
-    model: ModelSection
-    adapter: AdapterSection
-    data: DataSection
-    training: TrainingSection
-    deepspeed: Mapping[str, Any] | None
-    """Contents of the DeepSpeed file."""
-    base: Base
-    num_added: int
-    """Tokens that the base's tokenizer does not have."""
-    device: Device
-    num_processes: int
-
-    @property
-    def compute_bytes(self) -> int:
-        """Bytes of a number in matrix products: see ``finetune.model.precision``."""
-        training = self.training
-        if training.fp16 and training.bf16 is not True:
-            return 2
-        if training.bf16 is False:
-            return 4
-        if self.device.kind == "cuda":
-            return 2
-        if self.deepspeed is not None:
-            return 4
-        return 2 if training.bf16 is True or cpu_has_bf16() else 4
 
 
 @dataclass(frozen=True)
@@ -109,15 +59,20 @@ def estimate(setup: Setup) -> Estimate:
     )
     resident = [*_weights(setup, held, sharding), *_states(setup, trained, sharding)]
     gradients = _gradients(setup, trained, sharding)
-    activations, logits = _activations(setup, held)
+    largest = largest_pass(setup, held)
+    logits = "all logits at one time" if largest.is_whole else "a few logits at a time"
     passing = [
-        Part("activations", activations.saved, note=_batch_note(setup)),
-        Part("one layer, computed again", activations.layer if _checkpoints(setup) else 0),
-        Part("16-bit copies of trained weights", activations.copies, note="made by autocast"),
-        Part("logits and loss", logits),
+        Part("activations", largest.activations.saved, note=_batch_note(largest)),
+        Part("one layer, computed again", largest.activations.layer if setup.checkpoints else 0),
+        Part("16-bit copies of trained weights", largest.activations.copies, note="made by autocast"),
+        Part(
+            "logits and loss",
+            largest.loss,
+            note=logits,
+        ),
     ]
     buffers = [*_buffers(setup, held, trained, sharding), _own(setup)]
-    moments = _moments(setup, gradients.device, activations, logits, sum(tensor.num_bytes for tensor in trained))
+    moments = moments_of(setup, largest, held, gradients.device)
     peak_at = max(moments, key=lambda moment: moments[moment])
     peak = sum(part.device for part in (*resident, *buffers)) + moments[peak_at]
     parts = tuple(part for part in (*resident, gradients, *passing, *buffers) if part.device or part.host)
@@ -177,63 +132,6 @@ def _gradients(setup: Setup, trained: list[Held], sharding: Sharding | None) -> 
     return Part("gradients", setup.compute_bytes * own + widened, note=_zero_note(sharding))
 
 
-def _activations(setup: Setup, held: list[Held]) -> tuple[Activations, int]:
-    architecture = setup.base.architecture
-    numerics = _numerics(setup, held)
-    # DeepSpeed holds the weights in the compute format already; products in 8 bits round them anew each time
-    has_copies = setup.deepspeed is None and (not setup.training.fp8 or bool(setup.adapter.adapter))
-    layers = plan_layers(
-        architecture, held, adapter=bool(setup.adapter.adapter), dora=_dora(setup), has_copies=has_copies
-    )
-    batch = _batch(setup)
-    activations = count_activations(architecture, layers, numerics, batch, checkpointing=_checkpoints(setup))
-    logits = logit_bytes(architecture, numerics, batch.num_tokens, chunk_bytes=_chunk_bytes(setup))
-    if numerics.compute == 2 and setup.deepspeed is None:
-        head = next((t for t in reversed(held) if t.name.startswith(("lm_head", "model.embed_tokens"))), None)
-        logits += 2 * head.num_parameters if head and head.num_bytes == 4 * head.num_parameters else 0
-    return activations, logits
-
-
-def _chunk_bytes(setup: Setup) -> int | None:
-    return None if setup.model.chunked_cross_entropy is False else CHUNK_BYTES[setup.device.kind]
-
-
-def _dora(setup: Setup) -> bool:
-    return bool(adapter_settings(setup.adapter).get("use_dora", setup.adapter.peft_use_dora))
-
-
-def _batch(setup: Setup) -> Batch:
-    """The largest pass: every row as long as ``sequence_len`` lets it be."""
-    width = setup.data.sequence_len
-    if not setup.data.sample_packing:
-        width = -(-width // PAD_TO_MULTIPLE_OF) * PAD_TO_MULTIPLE_OF
-    return Batch(setup.training.micro_batch_size * width, width)
-
-
-def _numerics(setup: Setup, held: list[Held]) -> Numerics:
-    compute = setup.compute_bytes
-    embedding = next(tensor for tensor in held if tensor.is_embedding and not tensor.of_adapter)
-    residual = compute if setup.deepspeed else embedding.num_bytes // max(embedding.num_parameters, 1)
-    dropout = adapter_settings(setup.adapter).get("lora_dropout", setup.adapter.lora_dropout)
-    mark = 1 if setup.device.kind == "cuda" else 4
-    return Numerics(
-        compute=compute,
-        residual=residual,
-        gated=residual if setup.model.load_in_4bit else compute,
-        attention=_attention(setup),
-        adapter=bool(setup.adapter.adapter),
-        dropout_mask=mark if dropout else 0,
-    )
-
-
-def _attention(setup: Setup) -> AttentionKind:
-    model = setup.model
-    eager_only = setup.base.architecture.model_type == "gemma2"  # it caps attention scores, which sdpa cannot
-    if model.eager_attention or model.attn_implementation == "eager" or eager_only:
-        return "eager"
-    return "masked" if model.sdp_attention or model.attn_implementation == "sdpa" else "segments"
-
-
 def _buffers(setup: Setup, held: list[Held], trained: list[Held], sharding: Sharding | None) -> list[Part]:
     count = sum(tensor.num_parameters for tensor in trained)
     if sharding is not None:
@@ -247,25 +145,10 @@ def _own(setup: Setup) -> Part:
     return Part(name, setup.device.own_bytes)
 
 
-def _moments(setup: Setup, gradients: int, activations: Activations, logits: int, trained_bytes: int) -> dict[str, int]:
-    """Return what passes at three moments: what does not exist at the same time is not added."""
-    kept = gradients if setup.training.gradient_accumulation_steps > 1 or setup.deepspeed is not None else 0
-    start = activations.saved + (activations.layer if _checkpoints(setup) else 0)
-    step = step_bytes(setup.training.optimizer, trained_bytes)
-    return {
-        "the loss": activations.saved + activations.copies + logits + kept,
-        "the backward pass": max(start + kept, gradients + activations.layer),
-        "the optimizer's step": gradients + step,
-    }
-
-
-def _checkpoints(setup: Setup) -> bool:
-    return setup.training.gradient_checkpointing is True
-
-
-def _batch_note(setup: Setup) -> str:
-    batch = _batch(setup)
-    return f"{batch.num_tokens:,} tokens, {_attention(setup)} attention"
+def _batch_note(largest: Pass) -> str:
+    batch = largest.batch
+    samples = f" in samples of {batch.short:,}" if 0 < batch.short < batch.num_tokens else ""
+    return f"{batch.num_tokens:,} tokens{samples}, {largest.attention} attention"
 
 
 def _format_note(setup: Setup) -> str:

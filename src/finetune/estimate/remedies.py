@@ -7,7 +7,8 @@ from typing import Any
 from finetune.config.adapter import AdapterSection
 from finetune.config.model import ModelSection
 from finetune.config.training import TrainingSection
-from finetune.estimate.memory import Estimate, Setup, estimate
+from finetune.estimate.memory import Estimate, estimate
+from finetune.estimate.setup import Setup
 
 ZERO: dict[int, dict[str, Any]] = {
     2: {"zero_optimization": {"stage": 2, "reduce_bucket_size": 50_000_000, "allgather_bucket_size": 50_000_000}},
@@ -71,6 +72,12 @@ Change = tuple[str, str, Setup]
 def _changes(setup: Setup) -> Iterator[Change]:
     for step in _STEPS:
         yield from step(setup)
+
+
+def _chunks(setup: Setup) -> Iterator[Change]:
+    if setup.model.chunked_cross_entropy is False:
+        model = setup.model.model_copy(update={"chunked_cross_entropy": None})
+        yield "chunked_cross_entropy: true", "the same result", replace(setup, model=model)
 
 
 def _smaller_batches(setup: Setup) -> Iterator[Change]:
@@ -142,6 +149,7 @@ def _shorter(setup: Setup) -> Iterator[Change]:
 
 
 _STEPS: tuple[Callable[[Setup], Iterator[Change]], ...] = (
+    _chunks,
     _smaller_batches,
     _checkpointing,
     _small_states,

@@ -1,7 +1,11 @@
-"""The validation loss, row by row: the quotient of sums over tokens, whatever the batches and processes are."""
+"""The validation loss, row by row: the quotient of sums over tokens, whatever the batches and processes are.
+
+It is made inside the output layer, a few rows of logits at a time, as in training: :mod:`finetune.model.loss`.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +15,21 @@ from transformers import PreTrainedModel
 
 from finetune.data.collate import Batch, PaddedCollator, SupervisedCollator
 from finetune.data.store import StoredSamples
+from finetune.data.stream import Sample
+from finetune.data.tokenize import IGNORE_INDEX
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
-from finetune.model.head import on_device, split_batch
-from finetune.model.loss import sequence_losses
+from finetune.model.head import LossHead, attach_head, on_device, split_batch
+from finetune.model.loss import sequence_losses, sum_by_row
 from finetune.model.precision import Precision
 
 Sums = npt.NDArray[np.float64]
 """Shape ``[num_rows, 2]``: loss sum in nats and number of trained tokens of each row."""
+
+PROBED = 8
+"""Trained tokens whose losses are made both ways, before those of the output layer are believed."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+"""Relative difference that rounding may make."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +73,13 @@ def row_losses(
     collate = SupervisedCollator(PaddedCollator(0, int(samples.lengths.max(initial=1))))
     found: dict[int, list[float]] = {}
     model.eval()
-    for start in range(0, len(mine), batch_size):
-        rows = mine[start : start + batch_size]
-        batch = collate([samples[row] for row in rows])
-        found.update(zip(rows, _sums(model, batch, precision), strict=True))
-        advance(len(rows))
+    with _output_layer(model, samples, precision) as head:
+        for start in range(0, len(mine), batch_size):
+            rows = mine[start : start + batch_size]
+            batch = on_device(collate([samples[row] for row in rows]), model.device)
+            each = _chunked_sums(head, model, batch, precision) if head else _whole_sums(model, batch, precision)
+            found.update(zip(rows, each.tolist(), strict=True))
+            advance(len(rows))
     together = {row: sums for part in group.gather(found) for row, sums in part.items()}
     sums = np.array([together[row] for row in range(len(samples))], np.float64).reshape(-1, 2)
     if not sums[:, 1].sum():
@@ -77,9 +90,39 @@ def row_losses(
     return sums
 
 
-def _sums(model: PreTrainedModel, batch: Batch, precision: Precision) -> list[list[float]]:
-    inputs, wanted = split_batch(on_device(batch, model.device))
+@contextmanager
+def _output_layer(model: PreTrainedModel, samples: StoredSamples, precision: Precision) -> Iterator[LossHead | None]:
+    """Yield the output layer, made to give losses; None where it is no plain matrix, or they are not the logits'."""
+    head, probe = attach_head(model), next((found for sample in samples if (found := _probe(sample))), None)
+    try:
+        if head is None or probe is None:
+            yield None
+        else:
+            batch = on_device(SupervisedCollator(PaddedCollator(0, len(probe["labels"])))([probe]), model.device)
+            whole = _whole_sums(model, batch, precision)[0, 0].item()
+            ours = _chunked_sums(head, model, batch, precision)[0, 0].item()
+            yield head if abs(whole - ours) <= TOLERANCE[precision.compute_dtype] * abs(whole) else None
+    finally:
+        if head is not None:
+            head.remove()
+
+
+def _probe(sample: Sample) -> Sample | None:
+    """Return the beginning of a sample, up to its first trained tokens; None where none is trained."""
+    trained = np.flatnonzero(sample["labels"][1:] != IGNORE_INDEX) + 1
+    if not len(trained):
+        return None
+    end = int(trained[:PROBED][-1]) + 1
+    return {"input_ids": sample["input_ids"][:end], "labels": sample["labels"][:end]}
+
+
+def _chunked_sums(head: LossHead, model: PreTrainedModel, batch: Batch, precision: Precision) -> torch.Tensor:
+    with torch.inference_mode(), precision.autocast():
+        return sum_by_row(head.token_losses(model, batch), batch["trained_counts"])
+
+
+def _whole_sums(model: PreTrainedModel, batch: Batch, precision: Precision) -> torch.Tensor:
+    inputs, wanted = split_batch(batch)
     with torch.inference_mode(), precision.autocast():
         logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
-    sums: list[list[float]] = sequence_losses(logits, wanted["shift_labels"]).tolist()
-    return sums
+    return sequence_losses(logits, wanted["shift_labels"])

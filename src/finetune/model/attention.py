@@ -3,8 +3,9 @@
 Packed samples share a sequence and must not see each other.  The fast backends get the batch flattened to one row, with
 the boundaries beside it, and so compute no padding: flash-attn on CUDA where it is installed, else PyTorch's own
 variable-length attention, and on a CPU one call per sample (:mod:`finetune.model.segments`).  Models that these do not
-fit use ``sdpa`` or ``eager``, which keep samples apart when they get ``position_ids`` that restart, no
-``attention_mask`` and no cache.
+fit (scores that are capped, attention sinks) use ``flex_attention`` on CUDA, else ``sdpa`` or ``eager``.  All three
+keep samples apart when they get ``position_ids`` that restart, no ``attention_mask`` and no cache; transformers makes
+the mask once per batch.
 """
 
 import importlib.util
@@ -20,6 +21,8 @@ from finetune.config.model import ModelSection
 from finetune.errors import HardwareError, ModelError
 from finetune.model.precision import Precision
 from finetune.model.segments import SEGMENTS, VARLEN, knows_segments, register
+
+FLEX = "flex_attention"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def choose_attention(model: ModelSection, precision: Precision) -> Attention:
 
 
 def settle_attention(network: PreTrainedModel, attention: Attention, precision: Precision) -> Attention:
-    """Switch a model that was loaded with ``sdpa`` to ``segments`` or ``varlen`` where it fits.
+    """Switch a model that was loaded with ``sdpa`` to ``segments`` or ``varlen`` where it fits, else to flex attention.
 
     It fits where :func:`knows_segments` says so, and two short samples have the logits that each has alone; weights
     that ZeRO-3 has spread over processes cannot be asked yet.
@@ -77,7 +80,7 @@ def settle_attention(network: PreTrainedModel, attention: Attention, precision: 
     register()
     reason = "its layers are not all plain causal attention"
     if knows_segments(network):
-        if is_deepspeed_zero3_enabled() or _flat_is_alike(network, attention.implementation, precision):
+        if is_deepspeed_zero3_enabled() or _side_by_side_is_alike(network, attention.implementation, precision):
             network.set_attn_implementation(attention.implementation)
             return attention
         reason = "samples side by side change its numbers"
@@ -85,12 +88,34 @@ def settle_attention(network: PreTrainedModel, attention: Attention, precision: 
         raise ModelError(
             f"attn_implementation: {attention.implementation} does not fit this model: {reason}; leave the key out"
         )
-    return Attention(
-        "sdpa", flatten=False, note=f"attention: sdpa, as {attention.implementation} does not fit: {reason}"
+    return prefer_flex(network, f"as {attention.implementation} does not fit: {reason}", precision)
+
+
+def prefer_flex(
+    network: PreTrainedModel, reason: str, precision: Precision, *, on_gpu: bool | None = None
+) -> Attention:
+    """Switch a model that knows no flat batches to flex attention, where that runs and gives the model's own numbers.
+
+    Else it keeps what it was loaded with.  ``reason`` says why it is not the first choice.  ``on_gpu`` is whether there
+    is a GPU and Triton, which compiles for it (None asks): flex attention has no backward pass on a CPU.
+    """
+    loaded = str(network.config._attn_implementation)
+    config = network.config.get_text_config().to_dict()
+    if on_gpu is None:
+        on_gpu = torch.cuda.is_available() and importlib.util.find_spec("triton") is not None
+    takes_it = (
+        on_gpu
+        and network._supports_flex_attn
+        and not config.get("attention_dropout")
+        and not is_deepspeed_zero3_enabled()
     )
+    if takes_it and _side_by_side_is_alike(network, FLEX, precision):
+        network.set_attn_implementation(FLEX)
+        loaded = FLEX
+    return Attention(loaded, flatten=False, note=f"attention: {loaded}, {reason}")
 
 
-def _flat_is_alike(network: PreTrainedModel, implementation: str, precision: Precision) -> bool:
+def _side_by_side_is_alike(network: PreTrainedModel, implementation: str, precision: Precision) -> bool:
     """Compare the logits of two samples in one row with those in rows of their own; two short forward passes.
 
     They may be 1e-3 apart, 0.1 in fewer than 32 bits.  The shorter sample is filled up behind its end, where nothing
@@ -107,12 +132,15 @@ def _flat_is_alike(network: PreTrainedModel, implementation: str, precision: Pre
     position_ids = torch.cat([torch.arange(length, device=device) for length in lengths]).unsqueeze(0)
     ends = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32, device=device)
     flat = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": max(lengths), "max_length_k": max(lengths)}
+    if implementation == FLEX:
+        flat = {}  # it goes by position_ids
+    loaded = str(network.config._attn_implementation)
     was_training = network.training
     network.eval()
     with torch.no_grad(), precision.autocast():
         network.set_attn_implementation(implementation)
         together = network(input_ids=input_ids, position_ids=position_ids, use_cache=False, **flat).logits.float()
-        network.set_attn_implementation("sdpa")
+        network.set_attn_implementation(loaded)
         rows = pad_sequence(list(torch.split_with_sizes(input_ids[0], lengths)), batch_first=True)
         alone = network(input_ids=rows, use_cache=False).logits.float()
     network.train(was_training)

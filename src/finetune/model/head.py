@@ -136,7 +136,7 @@ def attach_head(model: PreTrainedModel | PeftModel, *, liger: bool = False) -> L
     """
     layer = model.get_output_embeddings()
     if isinstance(layer, ModulesToSaveWrapper):
-        layer = layer.modules_to_save[layer.active_adapters[0]]
+        layer = layer.original_module if layer.disable_adapters else layer.modules_to_save[layer.active_adapters[0]]
     if type(layer) is not torch.nn.Linear:
         return None
     shape = _logit_shape(model.config)

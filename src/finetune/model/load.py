@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from finetune.config.model import ModelSection
 from finetune.errors import ConfigError, ModelError, nearest
-from finetune.model.attention import Attention, settle_attention
+from finetune.model.attention import Attention, prefer_flex, settle_attention
 from finetune.model.base import BaseModelSource
 from finetune.model.precision import Precision
 from finetune.model.segments import SEGMENTS, VARLEN
@@ -52,8 +52,8 @@ def load_model(
     except ModelError as error:
         if attention.exact or "attention implementation" not in str(error):
             raise
-        attention = Attention("eager", flatten=False, note=f"this model has no {attention.implementation} attention")
-        network = _load_weights(base, attention.implementation, arguments)
+        network = _load_weights(base, "eager", arguments)
+        attention = prefer_flex(network, f"as this model has no {attention.implementation} attention", precision)
         own = False
     if model.load_in_4bit:
         from finetune.compat import keep_4bit_trainable_on_cpu  # noqa: PLC0415 - bitsandbytes, for 4 bits alone

@@ -14,6 +14,8 @@ import torch
 
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 """Bytes of float32 logits at a time, by device: small enough for a cache, large enough for full matrix units."""
+PRODUCT_ROWS = 8192
+"""Rows of the output matrix whose gradient is added at one time in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def loss_and_gradients(
                 of_hidden[chunk] = gradient @ head.weight
             if of_weight is not None:
                 _add_product(of_weight, gradient, rows)
+            del gradient  # or it would be there beside the next chunk's logits
     return Gradients(total, of_hidden, of_weight, of_bias)
 
 
@@ -198,8 +201,10 @@ def _add_product(total: torch.Tensor, gradient: torch.Tensor, rows: torch.Tensor
     """Add ``gradient.T @ rows`` to a float32 sum."""
     if rows.dtype == torch.float32:
         total.addmm_(gradient.T, rows)
-    else:
-        total += gradient.T @ rows
+    else:  # in parts, since the product and its float32 copy would be as large as the matrix
+        for start in range(0, len(total), PRODUCT_ROWS):
+            part = slice(start, start + PRODUCT_ROWS)
+            total[part] += gradient[:, part].T @ rows
 
 
 def _refuse_second_pass() -> NoReturn:
