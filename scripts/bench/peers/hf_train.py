@@ -6,8 +6,9 @@ python hf_train.py JOB
 import tempfile
 from functools import partial
 
+from clock import StepClock
 from plain import build_model, collate, load_rows
-from steps import StepClock, read_job
+from steps import read_job
 from transformers import Trainer, TrainingArguments
 
 job = read_job()

@@ -14,8 +14,9 @@ from pathlib import Path
 sys.modules["torchaudio"] = types.ModuleType("torchaudio")
 sys.modules["torchaudio"].__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
 
+from clock import StepClock  # noqa: E402
 from llamafactory.train.tuner import run_exp  # noqa: E402
-from steps import StepClock, read_job  # noqa: E402
+from steps import read_job  # noqa: E402
 
 job = read_job()
 TAGS = {
@@ -26,6 +27,14 @@ TAGS = {
     "system_tag": "system",
 }
 with tempfile.TemporaryDirectory() as folder:
+    # it holds a base in the format that config.json names; the others are told which
+    model = Path(folder) / "model"
+    model.mkdir()
+    for file in Path(job.model).resolve().iterdir():
+        (model / file.name).symlink_to(file)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").unlink()
+    (model / "config.json").write_text(json.dumps({**config, "dtype": job.base_dtype, "torch_dtype": job.base_dtype}))
     chats = {
         "file_name": str(Path(job.chats).resolve()),
         "formatting": "sharegpt",
@@ -41,7 +50,7 @@ with tempfile.TemporaryDirectory() as folder:
         {
             "stage": "sft",
             "do_train": True,
-            "model_name_or_path": job.model,
+            "model_name_or_path": str(model),
             "dataset": "chats",
             "dataset_dir": folder,
             **prepared,

@@ -8,9 +8,10 @@ Packed, it makes packs of its own of the same rows.
 import importlib.util
 import tempfile
 
+from clock import StepClock
 from datasets import load_dataset, load_from_disk
 from peft import LoraConfig
-from steps import StepClock, read_job
+from steps import read_job
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
