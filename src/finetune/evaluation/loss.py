@@ -19,7 +19,7 @@ from finetune.data.stream import Sample
 from finetune.data.tokenize import IGNORE_INDEX
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
-from finetune.model.head import LossHead, attach_head, on_device, split_batch
+from finetune.model.head import TOLERANCE, LossHead, attach_head, on_device, split_batch
 from finetune.model.loss import sequence_losses, sum_by_row
 from finetune.model.precision import Precision
 
@@ -28,8 +28,6 @@ Sums = npt.NDArray[np.float64]
 
 PROBED = 8
 """Trained tokens whose losses are made both ways, before those of the output layer are believed."""
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
-"""Relative difference that rounding may make."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ LOSS_KEYS = (
 )
 """What a batch of :class:`finetune.data.collate.SupervisedCollator` says about the loss."""
 
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+"""Relative difference that rounding may make between a loss from here and one from logits, by compute format."""
+
 
 def split_batch(batch: Batch) -> tuple[Batch, Batch]:
     """Return what the model reads, and what the loss reads."""

@@ -9,13 +9,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.data.collate import PaddedCollator, SupervisedCollator
 from finetune.model.build import TrainableModel
-from finetune.model.head import LossHead, on_device
+from finetune.model.head import TOLERANCE, LossHead, on_device
 from finetune.model.liger import liger_loss
 
 LENGTHS = (9, 6)
 """Tokens of the samples of the probe."""
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
-"""Relative difference that rounding may make."""
 
 
 class LossCallback(TrainerCallback):  # type: ignore[misc]
