@@ -58,6 +58,14 @@ def test_what_a_failed_start_leaves_is_no_run(tmp_path: Path) -> None:
     assert claim(tmp_path / "out").moved is None
 
 
+def test_what_a_kill_in_the_first_moment_leaves_is_no_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".run-id.new").touch()
+    (out / ".run.json.4711").touch()
+    claim(out)
+
+
 def test_prepared_data_inside_the_folder_stays_where_it_is(tmp_path: Path) -> None:
     checkpoint(tmp_path / "out", 1)
     (tmp_path / "out" / "prepared").mkdir()

@@ -15,6 +15,8 @@ from typing import Any
 from finetune.errors import EXIT_CODES
 
 RUN_STATE = "run.json"
+STAGED_STATE = f".{RUN_STATE}.*"
+"""Names under which ``run.json`` is written before it gets its own; a kill can leave one."""
 LOCK = ".lock"
 """File of an output folder that the main process of a live run holds a lock on."""
 
@@ -106,7 +108,7 @@ def write_state(state: RunState, output_dir: Path) -> None:
     full is what the file has to say then.
     """
     text = json.dumps(asdict(state), indent=2) + "\n"
-    target, staged = output_dir / RUN_STATE, output_dir / f".{RUN_STATE}.{os.getpid()}"
+    target, staged = output_dir / RUN_STATE, output_dir / STAGED_STATE.replace("*", str(os.getpid()))
     try:
         with staged.open("w", encoding="utf-8") as file:
             file.write(text)

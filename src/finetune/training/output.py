@@ -6,14 +6,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
-from finetune.attempt.state import LOCK, RUN_STATE
+from finetune.attempt.state import LOCK, RUN_STATE, STAGED_STATE
 from finetune.config.run import RESOLVED, SURROUNDINGS
 from finetune.errors import CheckpointError, ConfigError
 from finetune.training.checkpoints.names import checkpoints
-from finetune.training.checkpoints.run import RUN_ID
+from finetune.training.checkpoints.run import RUN_ID, STAGED_ID
 
 _REPORTS = ("data_report.json", "data_report.txt")
-_BEFORE_TRAINING = {LOCK, RUN_ID, RUN_STATE, RESOLVED, SURROUNDINGS, *_REPORTS, ".DS_Store", "wandb"}
+_BEFORE_TRAINING = {LOCK, RUN_ID, STAGED_ID, RUN_STATE, RESOLVED, SURROUNDINGS, *_REPORTS, ".DS_Store", "wandb"}
 """What a run that failed before its first step leaves: nothing worth keeping."""
 
 
@@ -79,7 +79,7 @@ def _content(output_dir: Path, prepared_dir: Path) -> list[Path]:
 
 
 def _is_before_training(entry: Path) -> bool:
-    return entry.name in _BEFORE_TRAINING or is_debug_log(entry)
+    return entry.name in _BEFORE_TRAINING or fnmatch(entry.name, STAGED_STATE) or is_debug_log(entry)
 
 
 def is_debug_log(file: Path) -> bool:

@@ -14,6 +14,8 @@ from finetune.training.checkpoints.rotation import set_aside, sweep
 
 RUN_ID = ".run-id"
 """File of an output folder with the id of its run."""
+STAGED_ID = f"{RUN_ID}.new"
+"""Its name while it is written; a kill can leave it."""
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -31,7 +33,7 @@ def begin_run(output_dir: Path, found: Found | None) -> tuple[str, list[str]]:
         run = None
     run = run or uuid.uuid4().hex
     if read_run_id(output_dir) != run:
-        staged = output_dir / f"{RUN_ID}.new"
+        staged = output_dir / STAGED_ID
         write_synced(staged, f"{run}\n".encode())
         staged.replace(output_dir / RUN_ID)
         sync(output_dir)
