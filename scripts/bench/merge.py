@@ -23,10 +23,11 @@ from pathlib import Path
 import torch
 import yaml
 from peft import LoraConfig, get_peft_model
+from random_model import save_llama
 from results import machine, write_section
 from safetensors import safe_open
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PEFT = """
 import sys, torch
@@ -58,22 +59,15 @@ def make_model(folder: Path, num_layers: int) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     ).save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=2048,
-        intermediate_size=5632,
-        num_hidden_layers=num_layers,
-        num_attention_heads=32,
-        num_key_value_heads=4,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        dtype="bfloat16",
-    )
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="450MB")
-    torch.set_default_dtype(torch.float32)
+    shape = {
+        "vocab_size": 32_000,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    }
+    save_llama(folder, "cpu", shape, max_shard_size="450MB")
 
 
 def make_adapter(base: Path, folder: Path) -> None:

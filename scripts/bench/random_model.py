@@ -48,26 +48,22 @@ def write_rows(path: Path, sequence_len: int, num_tokens: int) -> None:
             num_tokens -= length
 
 
-def _save_model(folder: Path, shape: str, device: str) -> None:
-    """Save random weights in bfloat16 and a tokenizer of bytes."""
+def save_llama(folder: Path, device: str, shape: dict[str, Any], **how: Any) -> None:
+    """Save random weights in bfloat16; ``how`` goes to ``save_pretrained``."""
     import torch  # noqa: PLC0415 - who only writes rows does without these
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
 
-    config = LlamaConfig(
-        vocab_size=512 if shape == "tiny" else 128_256,
-        num_key_value_heads=8,
-        max_position_embeddings=8192,
-        rope_theta=500_000.0,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        dtype="bfloat16",
-        **SHAPES[shape],
-    )
+    config = LlamaConfig(bos_token_id=0, eos_token_id=1, pad_token_id=2, dtype="bfloat16", **shape)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device(device):
-        LlamaForCausalLM(config).save_pretrained(folder)
+        LlamaForCausalLM(config).save_pretrained(folder, **how)
+    torch.set_default_dtype(torch.float32)
+
+
+def _save_model(folder: Path, shape: str, device: str) -> None:
+    sizes = {"vocab_size": 512 if shape == "tiny" else 128_256, "num_key_value_heads": 8, **SHAPES[shape]}
+    save_llama(folder, device, {"max_position_embeddings": 8192, "rope_theta": 500_000.0, **sizes})
     _save_tokenizer(folder)
 
 

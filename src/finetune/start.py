@@ -138,23 +138,17 @@ def plan_checks(
     config: RunConfig, ready: Preprocessed, trainable: TrainableModel, narrator: Narrator, *, is_new: bool
 ) -> Callable[[CausalTrainer], list[TrainerCallback]]:
     """Return what proves the loss, the model and the memory before the first step; only the model can be left out."""
-
-    def always(trainer: CausalTrainer) -> list[TrainerCallback]:
-        longest = LongestBatch(trainer, memory_share(config), peak_memory_bytes, narrator.say)
-        return [LossCallback(trainable, narrator.say), longest]
-
-    if config.training.skip_checks:
-        return always
     packs = config.data.sample_packing
     shares_rows = packs or bool(config.data.eval_sample_packing) or trainable.hardware.attention.flatten
     fresh = is_new and not config.adapter.lora_model_dir
     subject = Subject(trainable, len(ready.tokenizer), ready.data, packs, shares_rows, fresh)
 
-    def with_model(trainer: CausalTrainer) -> list[TrainerCallback]:
-        loss, longest = always(trainer)
-        return [loss, ChecksCallback(subject, trainer, narrator.say), longest]
+    def callbacks(trainer: CausalTrainer) -> list[TrainerCallback]:
+        of_model = [] if config.training.skip_checks else [ChecksCallback(subject, trainer, narrator.say)]
+        longest = LongestBatch(trainer, memory_share(config), peak_memory_bytes, narrator.say)
+        return [LossCallback(trainable, narrator.say), *of_model, longest]
 
-    return with_model
+    return callbacks
 
 
 def plan_compilation(config: RunConfig, plan: TrainingPlan, hardware: Hardware, narrator: Narrator) -> Compilation:

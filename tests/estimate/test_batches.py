@@ -17,8 +17,8 @@ from finetune.model import segments
 def largest(folder: Path, device: Device = CPU, **keys: Any) -> tuple[str, tuple[Batch, ...]]:
     base = folder / "base"
     setup = make_setup(folder, base if base.is_dir() else save_tiny_llama(base), device, **keys)
-    kind = batches.attention_kind(setup.model, setup.base.architecture, device, setup.compute_bytes)
-    return kind, batches.largest_batches(setup.data, setup.training, kind, device, setup.compute_bytes)
+    kind = batches.attention_kind(setup)
+    return kind, batches.largest_batches(setup, kind)
 
 
 def test_the_sizes_are_those_of_the_collator_and_of_the_attention() -> None:

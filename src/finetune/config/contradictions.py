@@ -20,11 +20,10 @@ def contradictions(config: RunConfig) -> Iterator[Fault]:
 
 def _adapter_contradictions(config: RunConfig) -> Iterator[Fault]:
     adapter, model, training = config.adapter, config.model, config.training
+    bits = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
     if model.quantized and not adapter.adapter:
-        bits = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
         yield Fault((bits,), f"{bits} freezes the weights, so nothing could be trained; add adapter: lora")
     if training.fp8 and model.quantized:
-        bits = "load_in_4bit" if model.load_in_4bit else "load_in_8bit"
         yield Fault(("fp8",), f"fp8 rounds unquantized weights, and {bits} quantizes them; drop one of the two")
     if adapter.adapter == "qlora" and not model.load_in_4bit:
         yield Fault(("adapter",), "adapter: qlora needs load_in_4bit: true; use adapter: lora for an unquantized base")

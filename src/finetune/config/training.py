@@ -102,9 +102,9 @@ class TrainingSection(Section):
     """Recompute activations in the backward pass: less memory, a third more work; auto: where they do not fit."""
     gradient_checkpointing_kwargs: dict[str, Any] = key(dict, affects="training")
     """Arguments of torch.utils.checkpoint (all but context_fn); default use_reentrant: false."""
-
     torch_compile: bool | Literal["auto"] = key(False, affects="training")
     """Compile the decoder's layers (it needs a C++ compiler); auto: for 200 steps or more, on a CPU only in bf16."""
+
     logging_steps: int | None = key(None, affects="nothing", unit="optimizer steps", ge=1)
     """Steps between two log lines; default 0.5 % of the run, 1 to 10."""
     evals_per_epoch: int | None = key(None, affects="nothing", unit="per epoch", ge=1)

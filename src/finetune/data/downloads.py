@@ -7,7 +7,6 @@ when it is whole.  No name and no content there holds the address, which may hol
 import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.files import user_cache
 from finetune.errors import DataError
 
 VERSION_FIELDS = (
@@ -74,8 +74,7 @@ class LocalCopy:
     @classmethod
     def of(cls, url: str) -> "LocalCopy":
         """Return the place of the copy of ``url``."""
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cls(caches / "finetune" / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:24])
+        return cls(user_cache("downloads") / hashlib.sha256(url.encode()).hexdigest()[:24])
 
     @property
     def files(self) -> Path:

@@ -1,4 +1,4 @@
-"""Files that must last: hashed to find damage, and forced to disk before they are named."""
+"""Files that must last: hashed to find damage, forced to disk before they are named, and where caches lie."""
 
 import os
 from pathlib import Path
@@ -28,3 +28,8 @@ def write_synced(path: Path, content: bytes) -> None:
     """Write a small file that is on disk when this returns."""
     path.write_bytes(content)
     sync(path)
+
+
+def user_cache(name: str) -> Path:
+    """Return where files of the kind ``name`` are kept from run to run: ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune" / name

@@ -48,7 +48,7 @@ class Pass:
 
 def largest_pass(setup: Setup, held: list[Held]) -> Pass:
     """Return the pass that takes the most memory."""
-    architecture, head = setup.base.architecture, find_head(setup, held)
+    architecture, head = setup.base.architecture, find_head(held)
     numerics = _numerics(setup, held)
     # DeepSpeed holds the weights in the compute format already; products in 8 bits round them anew each time
     has_copies = setup.deepspeed is None and (not setup.training.fp8 or bool(setup.adapter.adapter))
@@ -58,7 +58,7 @@ def largest_pass(setup: Setup, held: list[Held]) -> Pass:
     is_whole = setup.model.chunked_cross_entropy is False or not head.is_plain
     chunk = None if is_whole else CHUNK_BYTES[setup.device.kind]
     of_head = (0 if is_whole else head.gradient) + (_head_copies(setup, head) if numerics.compute == 2 else 0)
-    batches = largest_batches(setup.data, setup.training, numerics.attention, setup.device, setup.compute_bytes)
+    batches = largest_batches(setup, numerics.attention)
     passes = [
         Pass(
             batch,
@@ -73,7 +73,7 @@ def largest_pass(setup: Setup, held: list[Held]) -> Pass:
     return max(passes, key=lambda one: one.activations.saved + one.activations.layer + one.loss)
 
 
-def find_head(setup: Setup, held: list[Held]) -> Head:
+def find_head(held: list[Held]) -> Head:
     """Return what is known of the output matrix; where there is none, it is the input embedding."""
     of_output = [t for t in held if set(OUTPUT_EMBEDDINGS) & set(t.name.split("."))]
     whole = [t for t in of_output if t.name.endswith((".weight", ".modules_to_save"))]
@@ -106,7 +106,7 @@ def _numerics(setup: Setup, held: list[Held]) -> Numerics:
         compute=compute,
         residual=residual,
         gated=residual if setup.model.load_in_4bit else compute,
-        attention=attention_kind(setup.model, setup.base.architecture, setup.device, compute),
+        attention=attention_kind(setup),
         adapter=bool(setup.adapter.adapter),
         dropout_mask=mark if dropout else 0,
     )

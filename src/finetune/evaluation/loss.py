@@ -19,8 +19,7 @@ from finetune.data.stream import Sample
 from finetune.data.tokenize import IGNORE_INDEX
 from finetune.errors import EvaluationError
 from finetune.evaluation.group import Group
-from finetune.model.head import TOLERANCE, LossHead, attach_head, on_device, split_batch
-from finetune.model.loss import sequence_losses, sum_by_row
+from finetune.model.head import TOLERANCE, LossHead, attach_head, logit_sums, on_device
 from finetune.model.precision import Precision
 
 Sums = npt.NDArray[np.float64]
@@ -75,8 +74,7 @@ def row_losses(
         for start in range(0, len(mine), batch_size):
             rows = mine[start : start + batch_size]
             batch = on_device(collate([samples[row] for row in rows]), model.device)
-            each = _chunked_sums(head, model, batch, precision) if head else _whole_sums(model, batch, precision)
-            found.update(zip(rows, each.tolist(), strict=True))
+            found.update(zip(rows, _sums(head, model, batch, precision).tolist(), strict=True))
             advance(len(rows))
     together = {row: sums for part in group.gather(found) for row, sums in part.items()}
     sums = np.array([together[row] for row in range(len(samples))], np.float64).reshape(-1, 2)
@@ -97,8 +95,7 @@ def _output_layer(model: PreTrainedModel, samples: StoredSamples, precision: Pre
             yield None
         else:
             batch = on_device(SupervisedCollator(PaddedCollator(0, len(probe["labels"])))([probe]), model.device)
-            whole = _whole_sums(model, batch, precision)[0, 0].item()
-            ours = _chunked_sums(head, model, batch, precision)[0, 0].item()
+            whole, ours = (_sums(way, model, batch, precision)[0, 0].item() for way in (None, head))
             yield head if abs(whole - ours) <= TOLERANCE[precision.compute_dtype] * abs(whole) else None
     finally:
         if head is not None:
@@ -114,13 +111,6 @@ def _probe(sample: Sample) -> Sample | None:
     return {"input_ids": sample["input_ids"][:end], "labels": sample["labels"][:end]}
 
 
-def _chunked_sums(head: LossHead, model: PreTrainedModel, batch: Batch, precision: Precision) -> torch.Tensor:
+def _sums(head: LossHead | None, model: PreTrainedModel, batch: Batch, precision: Precision) -> torch.Tensor:
     with torch.inference_mode(), precision.autocast():
-        return sum_by_row(head.token_losses(model, batch), batch["trained_counts"])
-
-
-def _whole_sums(model: PreTrainedModel, batch: Batch, precision: Precision) -> torch.Tensor:
-    inputs, wanted = split_batch(batch)
-    with torch.inference_mode(), precision.autocast():
-        logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
-    return sequence_losses(logits, wanted["shift_labels"])
+        return head.row_sums(model, batch) if head else logit_sums(model, batch)

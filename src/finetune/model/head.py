@@ -16,7 +16,16 @@ from peft.utils import ModulesToSaveWrapper
 from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.model.liger import liger_loss
-from finetune.model.loss import Head, LogitShape, Maker, loss_and_gradients, summed_loss, token_losses
+from finetune.model.loss import (
+    Head,
+    LogitShape,
+    Maker,
+    loss_and_gradients,
+    sequence_losses,
+    sum_by_row,
+    summed_loss,
+    token_losses,
+)
 
 Batch = dict[str, Any]
 
@@ -39,6 +48,14 @@ def split_batch(batch: Batch) -> tuple[Batch, Batch]:
     """Return what the model reads, and what the loss reads."""
     inputs = {name: value for name, value in batch.items() if name not in LOSS_KEYS}
     return inputs, {name: batch[name] for name in LOSS_KEYS if name in batch}
+
+
+def logit_sums(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Return what :meth:`LossHead.row_sums` does, from all logits at the kept positions: for models without a head."""
+    inputs, wanted = split_batch(batch)
+    with torch.no_grad():
+        logits = model(**inputs, logits_to_keep=wanted["logits_to_keep"]).logits
+    return sequence_losses(logits, wanted["shift_labels"])
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
@@ -84,6 +101,10 @@ class LossHead:
         """Return the loss of each trained token, ``[num_trained]`` float32, without gradients."""
         with torch.no_grad():
             return self._forward(model, batch)[1]
+
+    def row_sums(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Return the loss sum and the number of trained tokens of each sample, ``[num_samples, 2]`` float64."""
+        return sum_by_row(self.token_losses(model, batch), batch["trained_counts"])
 
     def remove(self) -> None:
         """Take the hooks away: the model is as it was."""

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.config.training import TrainingSection
+from finetune.data.files import user_cache
 from finetune.errors import HardwareError, ModelError
 from finetune.model.precision import Precision
 from finetune.model.segments import keep_from_compilation
@@ -172,5 +173,4 @@ def keep_compiled_code() -> None:
     """
     places = importlib.import_module("torch._inductor.runtime.cache_dir_utils")
     if os.environ.get(CACHE) in (None, places.default_cache_dir()):
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ[CACHE] = str(caches / "finetune" / "compiled")
+        os.environ[CACHE] = str(user_cache("compiled"))

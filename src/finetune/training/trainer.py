@@ -11,8 +11,7 @@ from transformers import EvalPrediction, Trainer, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from finetune.errors import CheckpointError
-from finetune.model.head import LossHead, split_batch
-from finetune.model.loss import sequence_losses, sum_by_row
+from finetune.model.head import LossHead, logit_sums
 from finetune.training.checkpoints.find import verify
 from finetune.training.checkpoints.manifest import DamagedError
 from finetune.training.checkpoints.publish import CheckpointStore
@@ -160,10 +159,8 @@ class CausalTrainer(Trainer):  # type: ignore[misc]
         """
         del prediction_loss_only, ignore_keys
         inputs = self._prepare_inputs(inputs)
-        if head := self.proven_head:
-            sums = sum_by_row(head.token_losses(model, inputs), inputs["trained_counts"])
-        else:
-            sums = _logit_sums(model, inputs)
+        head = self.proven_head
+        sums = head.row_sums(model, inputs) if head else logit_sums(model, inputs)
         return None, sums, torch.zeros(len(sums), device=sums.device)
 
     def load_finished(self, path: Path, total_steps: int) -> None:
@@ -240,14 +237,6 @@ def _refuse_damaged(best: Path) -> None:
 def _without_ours(inputs: dict[str, Any]) -> dict[str, Any]:
     """Leave out what only our own way to the loss reads."""
     return {name: value for name, value in inputs.items() if not name.startswith("trained_")}
-
-
-def _logit_sums(model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return per-sequence loss sums and token counts, ``[rows, 2]`` float64, from logits at the kept positions."""
-    ours, wanted = split_batch(inputs)
-    with torch.no_grad():
-        logits = model(**ours, logits_to_keep=wanted["logits_to_keep"]).logits
-    return sequence_losses(logits, wanted["shift_labels"])
 
 
 def token_mean_loss(prediction: EvalPrediction) -> dict[str, float]:
